@@ -5,10 +5,12 @@
 //! holds the only unsafe code of the crate and knows nothing of the on-disk format.
 
 mod aligned;
+#[cfg(test)]
+mod conformance;
 pub mod real;
 pub mod sim;
 
-pub use aligned::AlignedBuf;
+pub use aligned::{AlignedBuf, MAX_LEN as MAX_BUFFER};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -28,11 +30,12 @@ pub struct Space {
 
 /// A directory of flat files that one store owns.
 ///
-/// Names are relative, have no directories but may contain one `/`-free component only.
+/// Names are plain: one path component, not hidden. Anything else is `InvalidInput`.
 pub trait Disk: Send + Sync {
     /// Creates `name` with `len` bytes of allocated space that read as zero; fails with `StorageFull` and
-    /// leaves nothing behind when the space is not there. Fails if it exists. The name is durable only after
-    /// [`Disk::sync_dir`].
+    /// leaves nothing behind when the space is not there. `AlreadyExists` if it exists. The name is durable
+    /// only after [`Disk::sync_dir`], the length only after [`DiskFile::sync`]: a file whose name alone was
+    /// synced may come back from a power loss empty.
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -49,17 +52,26 @@ pub trait Disk: Send + Sync {
 }
 
 /// One open file. Reads and writes are positional and whole: short ones are errors (`UnexpectedEof`, `WriteZero`).
+///
+/// Offsets and lengths that are no multiple of [`PAGE`] are `InvalidInput`. Memory should be page-aligned like
+/// an [`AlignedBuf`] or [`BufferMemory`]; other memory works, by way of a copy.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "asking can fail, and no file is created empty"
+)]
 pub trait DiskFile: Send + Sync + std::fmt::Debug {
-    /// Fills `buf` from `offset`. Offset and length are multiples of [`PAGE`]. A read past the end of the
-    /// file is `UnexpectedEof`.
-    fn read_at(&self, buf: &mut AlignedBuf, offset: u64) -> io::Result<()>;
-    /// Writes all of `buf` at `offset` (multiples of [`PAGE`]). Durable only after [`DiskFile::sync`].
-    fn write_at(&self, buf: &AlignedBuf, offset: u64) -> io::Result<()>;
-    /// fdatasync: everything written so far survives loss of power.
+    /// Fills `buf` from `offset`. A read past the end of the file is `UnexpectedEof`.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `buf` at `offset`. Durable only after [`DiskFile::sync`]. Files never grow: a write past
+    /// the end is `WriteZero` and writes nothing.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// fdatasync: everything written so far, and the length, survives loss of power. After an error none of
+    /// the writes since the last success can be relied upon, and a later success doesn't mend them.
     fn sync(&self) -> io::Result<()>;
     /// Current length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Cuts the file to `len` bytes and gives the space behind it back.
+    /// Cuts the file to `len` bytes (a multiple of [`PAGE`], at most the current length) and gives the space
+    /// behind it back. Durable only after [`DiskFile::sync`].
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The operating system's descriptor, where there is one.
     fn raw_fd(&self) -> Option<RawFd>;
@@ -88,8 +100,8 @@ pub trait ReadQueue: Send {
     fn wait(&mut self, done: &mut Vec<ReadDone>);
     /// Reads pushed and not yet returned.
     fn in_flight(&self) -> usize;
-    /// A descriptor that polls readable when something has finished; `None` where [`ReadQueue::poll`] finishes
-    /// everything at once.
+    /// A descriptor that polls readable when something has finished; `None` where there is nothing to sleep
+    /// on and [`ReadQueue::poll`] is simply called again.
     fn fd(&self) -> Option<RawFd>;
 }
 
@@ -99,4 +111,48 @@ pub trait BufferMemory: Send {
     fn bytes(&self) -> &[u8];
     /// The whole buffer. Stores are visible to a later process in program order as a SIGKILL leaves it.
     fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+/// The runtime directory: holds what shall outlive the process but not the power.
+pub trait Runtime: Send + Sync {
+    /// Creates a buffer of `len` zero bytes (a multiple of [`PAGE`], not 0) whose space is allocated.
+    /// `AlreadyExists` if there is one of that name, `StorageFull` when the space is not there.
+    fn create_memory(&self, name: &str, len: usize) -> io::Result<Box<dyn BufferMemory>>;
+    /// Opens the buffer that an earlier process left: `NotFound` if there is none, `InvalidData` if it is
+    /// shorter than `len` or not ours.
+    fn open_memory(&self, name: &str, len: usize) -> io::Result<Box<dyn BufferMemory>>;
+    /// Removes a buffer. One that is still open stays usable.
+    fn remove_memory(&self, name: &str) -> io::Result<()>;
+    /// Names this run of the machine: a buffer of another one is gone or worthless.
+    fn boot_id(&self) -> io::Result<[u8; 16]>;
+}
+
+/// Whether `name` is one plain path component.
+fn check_name(name: &str) -> io::Result<()> {
+    let plain = !name.is_empty() && name.len() <= 255 && !name.starts_with('.');
+    if plain && !name.contains(['/', '\0']) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{name:?} is no plain file name"),
+    ))
+}
+
+/// Whether a transfer keeps to whole pages.
+fn check_pages(len: usize, offset: u64) -> io::Result<()> {
+    if len.is_multiple_of(PAGE) && offset.is_multiple_of(PAGE as u64) {
+        return Ok(());
+    }
+    let message = format!("{len} bytes at {offset}: must be multiples of {PAGE}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// Whether a file of `len` bytes can be created.
+fn check_len(len: u64) -> io::Result<()> {
+    if len > 0 && len.is_multiple_of(PAGE as u64) && i64::try_from(len).is_ok() {
+        return Ok(());
+    }
+    let message = format!("a file of {len} bytes: must be a multiple of {PAGE}, not 0");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
