@@ -1,1 +1,2 @@
-//! Placeholder.
+//! firn-vhost-backend.
+pub mod control;

@@ -1,0 +1,16 @@
+//! Requests and answers. Sizes, offsets and lengths are in bytes throughout.
+
+mod error;
+mod rules;
+mod store;
+mod vdisk;
+
+pub use error::{ApiError, ErrorKind};
+pub use rules::{
+    Codec, Condition, ExplainRequest, Explanation, Rule, Rules, Treatment, Tried, When,
+};
+pub use store::{Health, StoreStatus};
+pub use vdisk::{
+    Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, Import, ResizeVDisk, Resized,
+    VDisk, VDiskList, VDiskStats,
+};

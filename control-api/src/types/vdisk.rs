@@ -1,0 +1,123 @@
+//! vDisks: what they are, how they are made, filled and read.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// One vDisk as its users see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VDisk {
+    /// Its name.
+    pub name: String,
+    /// Its identity, kept over renames and copies of the store.
+    pub uuid: Uuid,
+    /// What GET_ID tells the guest (`/dev/disk/by-id/virtio-SERIAL`).
+    pub serial: String,
+    /// Size in bytes, as the guest sees it.
+    pub size: u64,
+    /// Whether the guest's writes are durable only after a flush.
+    pub write_cache: bool,
+    /// Whether guests may only read.
+    pub read_only: bool,
+    /// Path of the vhost-user socket that it listens on.
+    pub socket: String,
+    /// Who is attached; absent when nobody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Attachment>,
+}
+
+/// The front end that holds a vDisk's write lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// Process id of the front end, usually a QEMU; 0 where the kernel can't tell (another pid namespace).
+    pub pid: u32,
+    /// Queues that the guest has enabled.
+    pub queues: u32,
+}
+
+/// All visible vDisks, ordered by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VDiskList {
+    /// The vDisks.
+    pub vdisks: Vec<VDisk>,
+}
+
+/// Makes an empty vDisk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVDisk {
+    /// 1 to 64 characters of `[A-Za-z0-9._-]`, the first neither dot nor dash.
+    pub name: String,
+    /// A multiple of 512 from 4 KiB to 64 TiB.
+    pub size: u64,
+}
+
+/// Changes the size of a vDisk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeVDisk {
+    /// The new size.
+    pub size: u64,
+    /// Must be true where the new size is smaller: what lies behind it is lost.
+    #[serde(default)]
+    pub shrink: bool,
+}
+
+/// A vDisk after its size changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resized {
+    /// The vDisk as it is now.
+    pub vdisk: VDisk,
+    /// Its size before.
+    pub old_size: u64,
+    /// What a person has to know or do, where there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A range of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteRange {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes, never 0.
+    pub length: u64,
+}
+
+/// Where a vDisk holds data; everything else reads as zeroes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Allocated {
+    /// Ascending, apart from one another, within what was asked.
+    pub ranges: Vec<ByteRange>,
+    /// Ask on from here: the answer was cut to a bounded number of ranges or length. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// Begins an import: a vDisk that nobody sees until it is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BeginImport {
+    /// The vDisk's name to be.
+    pub name: String,
+    /// The vDisk's size.
+    pub size: u64,
+}
+
+/// An import under way. It ends with the connection it was begun on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Import {
+    /// Name of the vDisk to be.
+    pub name: String,
+    /// Its size.
+    pub size: u64,
+    /// Bytes that one data request takes at most.
+    pub chunk_max: u64,
+}
+
+/// Counters of a vDisk since the backend started, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VDiskStats {
+    /// Its name.
+    pub name: String,
+}

@@ -1,0 +1,80 @@
+//! vDisks: list, make, look at, resize, delete.
+
+use super::{Target, blocking};
+use crate::control::extract::{Failure, Json as Body, Name};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use control_api::types::*;
+use control_api::{check_name, check_size};
+
+/// All visible vDisks, ordered by name.
+#[utoipa::path(get, path = "/v1/vdisks", tag = "vdisks", responses((status = 200, body = VDiskList)))]
+pub async fn list(State(target): State<Target>) -> Result<Json<VDiskList>, Failure> {
+    let mut vdisks = blocking(move || target.vdisks()).await?;
+    vdisks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(VDiskList { vdisks }))
+}
+
+/// Makes an empty vDisk; its socket listens when the answer comes.
+#[utoipa::path(post, path = "/v1/vdisks", tag = "vdisks", request_body = CreateVDisk,
+    responses((status = 201, body = VDisk), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn create(
+    State(target): State<Target>,
+    Body(request): Body<CreateVDisk>,
+) -> Result<(StatusCode, Json<VDisk>), Failure> {
+    check_name(&request.name)?;
+    check_size(request.size)?;
+    let vdisk = blocking(move || target.create(&request)).await?;
+    log::info!("vDisk {}: created with {} bytes", vdisk.name, vdisk.size);
+    Ok((StatusCode::CREATED, Json(vdisk)))
+}
+
+/// One vDisk.
+#[utoipa::path(get, path = "/v1/vdisks/{name}", tag = "vdisks", params(("name" = String, Path)),
+    responses((status = 200, body = VDisk), (status = 404, body = ApiError)))]
+pub async fn show(State(target): State<Target>, Name(name): Name) -> Result<Json<VDisk>, Failure> {
+    Ok(Json(blocking(move || target.vdisk(&name)).await?))
+}
+
+/// Deletes a vDisk and everything in it. Refused while a front end is attached.
+#[utoipa::path(delete, path = "/v1/vdisks/{name}", tag = "vdisks", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn delete(State(target): State<Target>, Name(name): Name) -> Result<StatusCode, Failure> {
+    let deleted = name.clone();
+    blocking(move || target.delete(&name)).await?;
+    log::info!("vDisk {deleted}: deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes a vDisk's size. Growing works at any time, an attached guest sees it at its next cold start. Shrinking
+/// needs `shrink` and nobody attached.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/resize", tag = "vdisks", params(("name" = String, Path)),
+    request_body = ResizeVDisk,
+    responses((status = 200, body = Resized), (status = 403, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError)))]
+pub async fn resize(
+    State(target): State<Target>,
+    Name(name): Name,
+    Body(request): Body<ResizeVDisk>,
+) -> Result<Json<Resized>, Failure> {
+    check_size(request.size)?;
+    let resized = blocking(move || target.resize(&name, &request)).await?;
+    log::info!(
+        "vDisk {}: resized from {} to {} bytes",
+        resized.vdisk.name,
+        resized.old_size,
+        resized.vdisk.size
+    );
+    Ok(Json(resized))
+}
+
+/// A vDisk's counters.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/stats", tag = "vdisks", params(("name" = String, Path)),
+    responses((status = 200, body = VDiskStats), (status = 404, body = ApiError)))]
+pub async fn stats(
+    State(target): State<Target>,
+    Name(name): Name,
+) -> Result<Json<VDiskStats>, Failure> {
+    Ok(Json(blocking(move || target.stats(&name)).await?))
+}

@@ -1,0 +1,26 @@
+//! The control API: HTTP+JSON on `RUN/control.sock`, for the command line, the hooks and other tools.
+//!
+//! It runs in a thread of its own with a single-threaded runtime and never on the data path: what touches
+//! the store goes through blocking tasks, and only root and the backend's own user get an answer.
+//!
+//! ```text
+//!  server    socket, lock, thread; who may come in           peer     credentials of a connection
+//!  routes    path -> handler, OpenAPI                        session  what one connection holds (imports)
+//!  handlers  HTTP <-> control_api types                      extract  bodies and queries, errors as ApiError
+//!  target    what handlers ask of the store: a trait         store_target  the store behind that trait
+//! ```
+
+mod extract;
+mod handlers;
+mod peer;
+mod routes;
+mod server;
+mod session;
+mod target;
+
+#[cfg(test)]
+mod tests;
+
+pub use routes::openapi;
+pub use server::{ControlServer, StartError};
+pub use target::{ControlTarget, ImportTarget};

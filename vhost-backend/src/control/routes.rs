@@ -1,0 +1,106 @@
+//! Which path leads to which handler, and the OpenAPI document that says so.
+
+use super::extract::Failure;
+use super::handlers::{Target, data, imports, rules, store, vdisks};
+use super::target::ControlTarget;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::routing::{delete, get, post, put};
+use control_api::{ApiError, DATA_MAX, ErrorKind};
+use std::sync::Arc;
+use utoipa::OpenApi;
+
+/// Bytes that a JSON body may have.
+const JSON_MAX: usize = 1 << 20;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Firn control API",
+        description = "Served by firn-vhost-backend on RUN/control.sock (mode 0600; root and the backend's own user only). \
+            Sizes, offsets and lengths are in bytes. Every answer that is not a success is an ApiError."
+    ),
+    paths(
+        store::health,
+        store::status,
+        store::openapi,
+        vdisks::list,
+        vdisks::create,
+        vdisks::show,
+        vdisks::delete,
+        vdisks::resize,
+        vdisks::stats,
+        data::read,
+        data::allocated,
+        imports::begin,
+        imports::data,
+        imports::commit,
+        imports::abort,
+        rules::show,
+        rules::set,
+        rules::show_of,
+        rules::set_of,
+        rules::explain,
+    ),
+    components(schemas(ApiError))
+)]
+struct Document;
+
+/// The OpenAPI document as JSON; `docs/openapi.json` is a copy of it.
+pub fn openapi() -> String {
+    // Only a type whose map keys are not strings could fail here, and it has none.
+    Document::openapi().to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// All endpoints.
+pub(super) fn router(target: Arc<dyn ControlTarget>) -> Router {
+    let import_data = put(imports::data).layer(DefaultBodyLimit::max(DATA_MAX as usize));
+    Router::<Target>::new()
+        .route("/v1/health", get(store::health))
+        .route("/v1/openapi.json", get(store::openapi))
+        .route("/v1/store", get(store::status))
+        .route("/v1/vdisks", get(vdisks::list).post(vdisks::create))
+        .route(
+            "/v1/vdisks/{name}",
+            get(vdisks::show).delete(vdisks::delete),
+        )
+        .route("/v1/vdisks/{name}/resize", post(vdisks::resize))
+        .route("/v1/vdisks/{name}/stats", get(vdisks::stats))
+        .route("/v1/vdisks/{name}/data", get(data::read))
+        .route("/v1/vdisks/{name}/allocated", get(data::allocated))
+        .route(
+            "/v1/vdisks/{name}/rules",
+            get(rules::show_of).put(rules::set_of),
+        )
+        .route("/v1/imports", post(imports::begin))
+        .route("/v1/imports/{name}", delete(imports::abort))
+        .route("/v1/imports/{name}/data", import_data)
+        .route("/v1/imports/{name}/commit", post(imports::commit))
+        .route("/v1/rules", get(rules::show).put(rules::set))
+        .route("/v1/rules/explain", post(rules::explain))
+        .layer(DefaultBodyLimit::max(JSON_MAX))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(nowhere)
+        .with_state(target)
+}
+
+/// What a process that may not command us gets, whatever it asks.
+pub(super) fn stranger() -> Router {
+    Router::new().fallback(|| async {
+        let error = ApiError::new(
+            ErrorKind::Refused,
+            "this control socket answers root and the backend's own user only",
+        );
+        Failure(error.hint("use sudo, or run as the user that the backend runs as"))
+    })
+}
+
+async fn nowhere(uri: Uri) -> Failure {
+    let path: String = uri.path().chars().take(100).collect();
+    let error = ApiError::new(
+        ErrorKind::NotFound,
+        format!("there is no such endpoint or method: {path}"),
+    );
+    Failure(error.hint("GET /v1/openapi.json lists them all"))
+}

@@ -1,0 +1,45 @@
+//! What the control API asks of the store, and nothing else of it: handlers are tested against a store in memory.
+
+use control_api::ApiError;
+use control_api::types::*;
+
+/// The store as the control API sees it. Calls may block; they come from blocking tasks, several at once.
+/// Names and sizes have been checked against [`control_api::limits`].
+pub trait ControlTarget: Send + Sync + 'static {
+    /// Who answers. Never blocks.
+    fn health(&self) -> Health;
+    /// The store's state.
+    fn status(&self) -> Result<StoreStatus, ApiError>;
+    /// All visible vDisks, in any order.
+    fn vdisks(&self) -> Result<Vec<VDisk>, ApiError>;
+    /// One vDisk.
+    fn vdisk(&self, name: &str) -> Result<VDisk, ApiError>;
+    /// Makes an empty vDisk and opens its socket.
+    fn create(&self, request: &CreateVDisk) -> Result<VDisk, ApiError>;
+    /// Closes a vDisk's socket and deletes it. Refused while a front end is attached.
+    fn delete(&self, name: &str) -> Result<(), ApiError>;
+    /// Changes a vDisk's size; what is refused when is in `docs/control-api.md`.
+    fn resize(&self, name: &str, request: &ResizeVDisk) -> Result<Resized, ApiError>;
+    /// A vDisk's counters.
+    fn stats(&self, name: &str) -> Result<VDiskStats, ApiError>;
+    /// Where a vDisk holds data from `offset` on: a bounded part of the answer, see [`Allocated::next`].
+    fn allocated(&self, name: &str, offset: u64) -> Result<Allocated, ApiError>;
+    /// `length` bytes of a vDisk, at most [`control_api::DATA_MAX`].
+    fn read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ApiError>;
+    /// Makes a hidden vDisk to import into.
+    fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError>;
+    /// The store's rules, or a vDisk's own ones.
+    fn rules(&self, vdisk: Option<&str>) -> Result<Rules, ApiError>;
+    /// Replaces the store's rules, or a vDisk's own ones.
+    fn set_rules(&self, vdisk: Option<&str>, rules: &Rules) -> Result<(), ApiError>;
+    /// What the rules make of a request like the one described.
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApiError>;
+}
+
+/// A hidden vDisk that is being filled. Dropping it unpublished deletes it.
+pub trait ImportTarget: Send {
+    /// Writes `data` at `offset`; both are multiples of 512.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), ApiError>;
+    /// Makes everything durable, the vDisk visible, and opens its socket.
+    fn publish(&mut self) -> Result<VDisk, ApiError>;
+}

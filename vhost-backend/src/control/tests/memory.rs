@@ -1,0 +1,239 @@
+//! A store in memory behind [`ControlTarget`].
+
+use crate::control::{ControlTarget, ImportTarget};
+use control_api::types::*;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Default)]
+pub(super) struct MemoryTarget {
+    disks: Arc<Mutex<BTreeMap<String, Disk>>>,
+    rules: Mutex<Rules>,
+    /// Every import write fails with NoSpace.
+    pub full: AtomicBool,
+    /// Every `status` panics.
+    pub panics: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Disk {
+    size: u64,
+    hidden: bool,
+    attached: bool,
+    data: BTreeMap<u64, Vec<u8>>,
+}
+
+impl MemoryTarget {
+    pub fn attach(&self, name: &str) {
+        self.disks.lock().get_mut(name).unwrap().attached = true;
+    }
+
+    /// Names, hidden ones included.
+    pub fn names(&self) -> Vec<String> {
+        self.disks.lock().keys().cloned().collect()
+    }
+
+    fn with<T>(
+        &self,
+        name: &str,
+        f: impl FnOnce(&mut Disk) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        match self.disks.lock().get_mut(name) {
+            Some(disk) if !disk.hidden => f(disk),
+            _ => Err(ApiError::new(
+                ErrorKind::NotFound,
+                format!("no vDisk is called {name:?}"),
+            )),
+        }
+    }
+
+    fn insert(&self, name: &str, size: u64, hidden: bool) -> Result<VDisk, ApiError> {
+        let disk = Disk {
+            size,
+            hidden,
+            attached: false,
+            data: BTreeMap::new(),
+        };
+        let view = view(name, &disk);
+        let mut disks = self.disks.lock();
+        match disks.contains_key(name) {
+            true => Err(ApiError::new(
+                ErrorKind::AlreadyExists,
+                format!("there is a vDisk {name:?}"),
+            )),
+            false => {
+                disks.insert(name.into(), disk);
+                Ok(view)
+            }
+        }
+    }
+}
+
+fn view(name: &str, disk: &Disk) -> VDisk {
+    VDisk {
+        name: name.into(),
+        uuid: uuid::Uuid::nil(),
+        serial: "firn".into(),
+        size: disk.size,
+        write_cache: true,
+        read_only: false,
+        socket: format!("/run/firn/{name}.sock"),
+        attached: disk.attached.then_some(Attachment { pid: 1, queues: 2 }),
+    }
+}
+
+impl ControlTarget for MemoryTarget {
+    fn health(&self) -> Health {
+        Health {
+            version: "0".into(),
+            api: control_api::API_VERSION,
+            pid: std::process::id(),
+            store: "memory".into(),
+            run: "memory".into(),
+            uptime_seconds: 0,
+        }
+    }
+
+    fn status(&self) -> Result<StoreStatus, ApiError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "asked to panic");
+        Ok(StoreStatus {
+            uuid: uuid::Uuid::nil(),
+        })
+    }
+
+    fn vdisks(&self) -> Result<Vec<VDisk>, ApiError> {
+        let disks = self.disks.lock();
+        Ok(disks
+            .iter()
+            .filter(|(_, disk)| !disk.hidden)
+            .map(|(name, disk)| view(name, disk))
+            .collect())
+    }
+
+    fn vdisk(&self, name: &str) -> Result<VDisk, ApiError> {
+        self.with(name, |disk| Ok(view(name, disk)))
+    }
+
+    fn create(&self, request: &CreateVDisk) -> Result<VDisk, ApiError> {
+        self.insert(&request.name, request.size, false)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), ApiError> {
+        self.vdisk(name)?;
+        self.disks.lock().remove(name);
+        Ok(())
+    }
+
+    fn resize(&self, name: &str, request: &ResizeVDisk) -> Result<Resized, ApiError> {
+        self.with(name, |disk| {
+            let old_size = std::mem::replace(&mut disk.size, request.size);
+            Ok(Resized {
+                vdisk: view(name, disk),
+                old_size,
+                note: None,
+            })
+        })
+    }
+
+    fn stats(&self, name: &str) -> Result<VDiskStats, ApiError> {
+        self.with(name, |_| Ok(VDiskStats { name: name.into() }))
+    }
+
+    fn allocated(&self, name: &str, offset: u64) -> Result<Allocated, ApiError> {
+        self.with(name, |disk| {
+            // One range at a time, so that clients have to ask on.
+            let mut ranges = disk
+                .data
+                .range(offset..)
+                .map(|(at, data)| (*at, data.len() as u64));
+            let first = ranges
+                .next()
+                .map(|(offset, length)| ByteRange { offset, length });
+            Ok(Allocated {
+                ranges: first.into_iter().collect(),
+                next: ranges.next().map(|(at, _)| at),
+            })
+        })
+    }
+
+    fn read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
+        self.with(name, |disk| {
+            let mut out = vec![0; length as usize];
+            for (at, data) in &disk.data {
+                for (i, byte) in data.iter().enumerate() {
+                    if let Some(slot) = (at + i as u64)
+                        .checked_sub(offset)
+                        .and_then(|i| out.get_mut(i as usize))
+                    {
+                        *slot = *byte;
+                    }
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError> {
+        self.insert(&request.name, request.size, true)?;
+        let full = self.full.load(Ordering::Relaxed);
+        Ok(Box::new(MemoryImport {
+            disks: self.disks.clone(),
+            name: request.name.clone(),
+            published: false,
+            full,
+        }))
+    }
+
+    fn rules(&self, _vdisk: Option<&str>) -> Result<Rules, ApiError> {
+        Ok(self.rules.lock().clone())
+    }
+
+    fn set_rules(&self, _vdisk: Option<&str>, rules: &Rules) -> Result<(), ApiError> {
+        *self.rules.lock() = rules.clone();
+        Ok(())
+    }
+
+    fn explain(&self, _request: &ExplainRequest) -> Result<Explanation, ApiError> {
+        Err(ApiError::new(ErrorKind::Unavailable, "not in memory"))
+    }
+}
+
+struct MemoryImport {
+    disks: Arc<Mutex<BTreeMap<String, Disk>>>,
+    name: String,
+    published: bool,
+    full: bool,
+}
+
+impl ImportTarget for MemoryImport {
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), ApiError> {
+        if self.full {
+            return Err(ApiError::new(ErrorKind::NoSpace, "the store is full"));
+        }
+        self.disks
+            .lock()
+            .get_mut(&self.name)
+            .unwrap()
+            .data
+            .insert(offset, data.into());
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<VDisk, ApiError> {
+        self.published = true;
+        let mut disks = self.disks.lock();
+        let disk = disks.get_mut(&self.name).unwrap();
+        disk.hidden = false;
+        Ok(view(&self.name, disk))
+    }
+}
+
+impl Drop for MemoryImport {
+    fn drop(&mut self) {
+        if !self.published {
+            self.disks.lock().remove(&self.name);
+        }
+    }
+}
