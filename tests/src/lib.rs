@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Whole-product tests of Firn, and the tools they share with the benchmark.
+//!
+//! * [`client`]: a user-space vhost-user-blk front end, as QEMU would be one, without a guest.
+//! * [`pattern`]: block contents that say where they belong and how well they compress.
+//! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
+//! * [`server`]: starts, kills and restarts the backends under test.
+//! * [`measure`]: latency histograms and what `/proc` says of a server.
+
+pub mod client;
+pub mod measure;
+pub mod pattern;
+//pub mod server;
+pub mod verify;
