@@ -4,10 +4,12 @@
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
 //! * [`server`]: starts, kills and restarts the backends under test.
+//! * [`workload`]: a load that checks all of that.
 //! * [`measure`]: latency histograms and what `/proc` says of a server.
 
 pub mod client;
 pub mod measure;
 pub mod pattern;
-//pub mod server;
+pub mod server;
 pub mod verify;
+pub mod workload;

@@ -1,0 +1,235 @@
+//! Drives one cell through a client and times it.
+
+use std::time::{Duration, Instant};
+
+use firn_tests::client::{Client, ClientError, Completion, Op, Request, SECTOR, STATUS_OK};
+use firn_tests::measure::Histogram;
+use firn_tests::pattern::{self, Kind};
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::cell::{Amount, Cell, Data};
+
+const HANG: Duration = Duration::from_secs(30);
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Operations completed.
+    pub ios: u64,
+    /// Bytes read or written.
+    pub bytes: u64,
+    /// From the first submission to the completion of the final flush.
+    pub elapsed: Duration,
+    /// Of each operation.
+    pub latency: Histogram,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+enum Places {
+    Random,
+    Next(u64),
+    /// Every block once.
+    Listed(Vec<u32>),
+}
+
+struct Load<'a> {
+    cell: &'a Cell,
+    data: Data,
+    rng: SmallRng,
+    places: Places,
+    version: &'a mut u32,
+    scratch: Vec<u8>,
+    zeroes: bool,
+}
+
+impl Load<'_> {
+    fn next(&mut self) -> Option<Request> {
+        let blocks = self.data.span / u64::from(self.cell.bytes);
+        let block = match &mut self.places {
+            Places::Random => self.rng.random_range(0..blocks),
+            Places::Next(next) => {
+                let block = *next % blocks;
+                *next += 1;
+                block
+            }
+            Places::Listed(left) => u64::from(left.pop()?),
+        };
+        let sector = block * u64::from(self.cell.bytes) / SECTOR;
+        let read = self.cell.reads > 0 && self.rng.random_range(0..100) < self.cell.reads;
+        Some(if read {
+            Request::read(sector, self.cell.bytes)
+        } else {
+            Request::write(sector, self.cell.bytes)
+        })
+    }
+
+    /// The contents of the next write.
+    fn contents(&mut self, request: Request) -> &[u8] {
+        if !self.zeroes {
+            *self.version += 1;
+            pattern::fill(
+                &mut self.scratch,
+                self.data.kind,
+                1,
+                request.sector,
+                *self.version,
+            );
+        }
+        &self.scratch
+    }
+}
+
+/// Runs a cell. `version` counts the writes of a vDisk over all runs.
+pub fn run(
+    client: &mut Client,
+    cell: &Cell,
+    data: Data,
+    amount: Amount,
+    seed: u64,
+    version: &mut u32,
+) -> Result<Outcome, ClientError> {
+    let load = Load {
+        cell,
+        data,
+        rng: SmallRng::seed_from_u64(seed),
+        places: if cell.sequential {
+            Places::Next(0)
+        } else {
+            Places::Random
+        },
+        version,
+        scratch: vec![0; cell.bytes as usize],
+        zeroes: false,
+    };
+    drive(client, load, |written, elapsed| {
+        elapsed.as_secs_f64() >= amount.seconds
+            && (!cell.buffered_writes() || written >= amount.written)
+    })
+}
+
+/// Writes every block of the span once, in order or shuffled, and flushes. `kind` none writes zeroes.
+pub fn fill(
+    client: &mut Client,
+    span: u64,
+    kind: Option<Kind>,
+    shuffled: bool,
+    version: &mut u32,
+) -> Result<Outcome, ClientError> {
+    let cell = Cell {
+        name: "fill",
+        reads: 0,
+        bytes: if shuffled { 4096 } else { 1 << 20 },
+        depth: if shuffled { 32 } else { 4 },
+        queues: 1,
+        sequential: !shuffled,
+        flush_each: false,
+    };
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut blocks: Vec<u32> = (0..(span / u64::from(cell.bytes)) as u32).rev().collect();
+    if shuffled {
+        blocks.shuffle(&mut rng);
+    }
+    let load = Load {
+        cell: &cell,
+        data: Data {
+            kind: kind.unwrap_or(Kind::Half),
+            span,
+        },
+        rng,
+        places: Places::Listed(blocks),
+        version,
+        scratch: vec![0; cell.bytes as usize],
+        zeroes: kind.is_none(),
+    };
+    drive(client, load, |_, _| false)
+}
+
+fn drive(
+    client: &mut Client,
+    mut load: Load<'_>,
+    enough: impl Fn(u64, Duration) -> bool,
+) -> Result<Outcome, ClientError> {
+    let queues = usize::from(load.cell.queues).min(client.queues.len());
+    let depth = usize::from(load.cell.depth) / queues;
+    let mut outcome = Outcome {
+        ios: 0,
+        bytes: 0,
+        elapsed: Duration::ZERO,
+        latency: Histogram::default(),
+    };
+    let mut done: Vec<Completion> = Vec::with_capacity(256);
+    let begin = Instant::now();
+    let mut started = vec![[begin; 256]; queues];
+    let (mut written, mut over) = (0, false);
+    loop {
+        for (at, queue) in client.queues[..queues].iter_mut().enumerate() {
+            while !over && queue.in_flight() < depth {
+                let Some(request) = load.next() else {
+                    over = true;
+                    break;
+                };
+                let Some(tag) = queue.reserve() else { break };
+                if request.op == Op::Write {
+                    queue.put_data(tag, 0, load.contents(request));
+                    written += u64::from(request.bytes);
+                }
+                started[at][usize::from(tag)] = Instant::now();
+                queue.submit(tag, request);
+            }
+            queue.publish();
+        }
+        if over && client.in_flight() == 0 {
+            break;
+        }
+        if !client.wait(HANG) {
+            return Err(ClientError::Timeout(format!(
+                "{} requests in flight",
+                client.in_flight()
+            )));
+        }
+        for (at, queue) in client.queues[..queues].iter_mut().enumerate() {
+            queue.poll(&mut done)?;
+            let now = Instant::now();
+            for completion in done.drain(..) {
+                good(&completion)?;
+                if load.cell.flush_each && completion.request.op == Op::Write {
+                    let begun = started[at][usize::from(completion.tag)];
+                    outcome.bytes += u64::from(completion.request.bytes);
+                    if let Some(tag) = queue.reserve() {
+                        started[at][usize::from(tag)] = begun;
+                        queue.submit(tag, Request::flush());
+                    }
+                    continue;
+                }
+                outcome
+                    .latency
+                    .record(now - started[at][usize::from(completion.tag)]);
+                outcome.ios += 1;
+                outcome.bytes += u64::from(completion.request.bytes);
+            }
+            over |= enough(written, now - begin);
+        }
+    }
+    if load.cell.reads < 100 {
+        good(&client.run(Request::flush(), &mut [])?)?;
+    }
+    outcome.elapsed = begin.elapsed();
+    Ok(outcome)
+}
+
+fn good(completion: &Completion) -> Result<(), ClientError> {
+    if completion.status == STATUS_OK {
+        return Ok(());
+    }
+    let what = format!(
+        "{:?} ended with status {}",
+        completion.request, completion.status
+    );
+    Err(ClientError::Io {
+        what,
+        source: std::io::ErrorKind::Other.into(),
+    })
+}

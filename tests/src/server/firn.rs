@@ -1,0 +1,143 @@
+//! `firn-vhost-backend` and the `firn` command, as a user runs them.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use super::Server;
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `firn-vhost-backend`.
+    pub backend: PathBuf,
+    /// `firn`.
+    pub cli: PathBuf,
+}
+
+impl Binaries {
+    /// From `FIRN_BACKEND` and `FIRN_CLI`, else beside the running program: `target/<profile>/`.
+    pub fn find() -> io::Result<Self> {
+        let mut dir = env::current_exe()?;
+        dir.pop();
+        // Test programs live in deps/.
+        if dir.ends_with("deps") {
+            dir.pop();
+        }
+        let program = |variable: &str, name: &str| {
+            let path = env::var_os(variable).map_or_else(|| dir.join(name), PathBuf::from);
+            if path.is_file() {
+                return Ok(path);
+            }
+            let what = format!(
+                "{} is missing: build it (cargo build --workspace) or name it in {variable}",
+                path.display()
+            );
+            Err(io::Error::new(io::ErrorKind::NotFound, what))
+        };
+        Ok(Self {
+            backend: program("FIRN_BACKEND", "firn-vhost-backend")?,
+            cli: program("FIRN_CLI", "firn")?,
+        })
+    }
+}
+
+/// A store, its runtime directory, and the means to serve it.
+#[derive(Debug, Clone)]
+pub struct Firn {
+    binaries: Binaries,
+    store: PathBuf,
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Firn {
+    /// Makes a new store in `dir/store`, with the runtime directory `dir/run`.
+    pub fn create(binaries: Binaries, dir: &Path) -> io::Result<Self> {
+        let firn = Self {
+            binaries,
+            store: dir.join("store"),
+            run: dir.join("run"),
+            log: dir.join("backend.log"),
+        };
+        std::fs::create_dir_all(&firn.run)?;
+        firn.cli(&["store", "init", &firn.store.display().to_string()])?;
+        Ok(firn)
+    }
+
+    /// The same store with another runtime directory.
+    pub fn with_run(&self, run: &Path) -> Self {
+        Self {
+            run: run.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The store's directory.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// The runtime directory.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// What the backends have said so far.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// A vDisk's vhost-user socket.
+    pub fn socket(&self, vdisk: &str) -> PathBuf {
+        self.run.join(format!("{vdisk}.sock"))
+    }
+
+    /// Starts a backend and returns at once.
+    pub fn start(&self) -> io::Result<Server> {
+        let mut command = Command::new(&self.binaries.backend);
+        command
+            .arg("--store")
+            .arg(&self.store)
+            .arg("--run")
+            .arg(&self.run);
+        Server::start(&mut command, &self.log)
+    }
+
+    /// Starts a backend and waits until its control socket listens.
+    pub fn serve(&self) -> io::Result<Server> {
+        let mut server = self.start()?;
+        server.listening(&self.control(), Duration::from_secs(30))?;
+        Ok(server)
+    }
+
+    /// The control socket.
+    pub fn control(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+
+    /// Creates a vDisk of `bytes` on the running backend.
+    pub fn create_vdisk(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.cli(&["vdisk", "create", name, "--size", &bytes.to_string()])
+            .map(drop)
+    }
+
+    /// Runs `firn`; an error unless it succeeds.
+    pub fn cli(&self, args: &[&str]) -> io::Result<Output> {
+        let output = Command::new(&self.binaries.cli)
+            .args(args)
+            .env("FIRN_RUN", &self.run)
+            .output()?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(io::Error::other(format!(
+            "firn {}: {}: {said}",
+            args.join(" "),
+            output.status
+        )))
+    }
+}

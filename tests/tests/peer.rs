@@ -1,0 +1,140 @@
+//! The client and the model against a server that is not ours, so that a fault of theirs does not pass
+//! for one of the backend.
+
+use std::path::Path;
+use std::time::Duration;
+
+use firn_tests::client::{Client, ClientOptions, Op, Request, STATUS_OK, protocol};
+use firn_tests::server::{Server, qemu_storage_daemon};
+use firn_tests::workload::{Mix, Workload};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn serve(dir: &Path, queues: u16) -> Server {
+    let (image, socket) = (dir.join("disk.raw"), dir.join("disk.sock"));
+    if !image.exists() {
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(16 << 20)
+            .unwrap();
+    }
+    // Through the page cache, because the directory may be a tmpfs.
+    let mut server = qemu_storage_daemon(&image, &socket, queues, false, &dir.join("log"))
+        .expect("qemu-storage-daemon is in Debian's package qemu-utils");
+    server.listening(&socket, PATIENCE).unwrap();
+    server
+}
+
+/// QEMU neither promises zeroes after a discard nor reports exact lengths.
+fn mix() -> Mix {
+    Mix {
+        exact_discards: false,
+        exact_lengths: false,
+        ..Mix::default()
+    }
+}
+
+#[test]
+fn every_shape_of_the_rings_carries_a_verified_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path(), 4);
+    let socket = dir.path().join("disk.sock");
+    for shape in 0..8u16 {
+        let options = ClientOptions {
+            queues: if shape & 1 == 0 { 1 } else { 4 },
+            event_idx: shape & 2 == 0,
+            indirect: shape & 4 == 0,
+            segment_bytes: if shape & 4 == 0 { 4096 } else { 65536 },
+            depth: 16,
+            ..ClientOptions::default()
+        };
+        let client = Client::connect(&socket, options.clone()).unwrap();
+        let mut load = Workload::new(client, shape, mix(), u64::from(shape));
+        // What the former shape left.
+        let sectors = load.model.sectors();
+        for sector in (0..sectors).step_by(512) {
+            let ticket = load.model.zero(sector, 512);
+            let request = Request {
+                op: Op::WriteZeroes { unmap: true },
+                sector,
+                bytes: 512 * 512,
+            };
+            assert_eq!(load.client.run(request, &mut []).unwrap().status, STATUS_OK);
+            load.model.written(ticket);
+        }
+        load.run_for(Duration::from_millis(150), 16)
+            .unwrap_or_else(|e| panic!("{options:?}: {e}"));
+        load.drain(PATIENCE).unwrap();
+        load.verify(PATIENCE).unwrap();
+        let tally = load.tally();
+        assert!(
+            tally.reads > 50 && tally.writes > 50 && tally.flushes > 0,
+            "{tally:?}"
+        );
+        load.client.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_peer_survives_kills_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = serve(dir.path(), 2);
+    let options = ClientOptions {
+        queues: 2,
+        depth: 16,
+        ..ClientOptions::default()
+    };
+    let client = Client::connect(&dir.path().join("disk.sock"), options).unwrap();
+    let protocol = client.session().unwrap().protocol();
+    if protocol & protocol::INFLIGHT_SHMFD == 0 {
+        // Then its restart is exact only for what completes in order: nothing to learn.
+        return;
+    }
+    let mut load = Workload::new(client, 1, mix(), 1);
+    for _ in 0..10 {
+        load.run_for(Duration::from_millis(50), 16).unwrap();
+        server.kill().unwrap();
+        load.submit(16);
+        server = serve(dir.path(), 2);
+        load.client.reconnect(PATIENCE).unwrap();
+        load.drain(PATIENCE).unwrap();
+        load.verify(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn single_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path(), 1);
+    let mut client =
+        Client::connect(&dir.path().join("disk.sock"), ClientOptions::default()).unwrap();
+    assert_eq!(client.config().capacity, (16 << 20) / 512);
+    let mut data = vec![0x5a; 4096];
+    assert_eq!(
+        client
+            .run(Request::write(8, 4096), &mut data)
+            .unwrap()
+            .status,
+        STATUS_OK
+    );
+    assert_eq!(
+        client.run(Request::flush(), &mut []).unwrap().status,
+        STATUS_OK
+    );
+    data.fill(0);
+    assert_eq!(
+        client
+            .run(Request::read(8, 4096), &mut data)
+            .unwrap()
+            .status,
+        STATUS_OK
+    );
+    assert!(data.iter().all(|&b| b == 0x5a));
+    assert_ne!(
+        client
+            .run(Request::read(1 << 40, 4096), &mut data)
+            .unwrap()
+            .status,
+        STATUS_OK
+    );
+}
