@@ -60,7 +60,7 @@ impl Histogram {
     fn upper_ns(bucket: usize) -> u64 {
         let shift = (bucket >> FINE).saturating_sub(1) as u32;
         let fine = bucket as u64 - u64::from(shift << FINE);
-        (fine << shift) + (1u64 << shift) - 1
+        (fine << shift) | ((1u64 << shift) - 1)
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Mix {
     pub zeroes: u8,
     /// Whole blocks discarded read as zeroes. Otherwise they may also keep what they had.
     pub exact_discards: bool,
+    /// A read that overlaps a write in time may be torn inside a sector.
+    pub torn_races: bool,
     /// The used ring's lengths must be exact.
     pub exact_lengths: bool,
 }
@@ -84,6 +86,7 @@ impl Default for Mix {
             discards: 5,
             zeroes: 5,
             exact_discards: true,
+            torn_races: false,
             exact_lengths: true,
         }
     }
@@ -136,10 +139,14 @@ impl Workload {
             .iter()
             .map(|_| vec![None; usize::from(u16::MAX)])
             .collect();
+        let mut model = Model::new(vdisk, sectors, false);
+        if mix.torn_races {
+            model.tolerate_torn_races();
+        }
         let scratch = vec![0; (*mix.sectors.end() * SECTOR) as usize];
         Self {
             client,
-            model: Model::new(vdisk, sectors, false),
+            model,
             mix,
             rng: SmallRng::seed_from_u64(seed ^ u64::from(vdisk) << 40),
             pending,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use firn_tests::client::{Client, ClientOptions, Op, Request, STATUS_OK, protocol};
+use firn_tests::client::{Client, ClientOptions, Op, Request, STATUS_OK};
 use firn_tests::server::{Server, qemu_storage_daemon};
 use firn_tests::workload::{Mix, Workload};
 
@@ -25,10 +25,12 @@ fn serve(dir: &Path, queues: u16) -> Server {
     server
 }
 
-/// QEMU neither promises zeroes after a discard nor reports exact lengths.
+/// QEMU neither promises zeroes after a discard nor reports exact lengths, and the page cache tears
+/// what is read while it is written.
 fn mix() -> Mix {
     Mix {
         exact_discards: false,
+        torn_races: true,
         exact_lengths: false,
         ..Mix::default()
     }
@@ -75,8 +77,10 @@ fn every_shape_of_the_rings_carries_a_verified_load() {
     }
 }
 
+/// It has no in-flight region, so it may die only with nothing in flight; what is submitted while it is
+/// dead must all the same be served by the next one.
 #[test]
-fn a_peer_survives_kills_too() {
+fn a_peer_comes_back_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = serve(dir.path(), 2);
     let options = ClientOptions {
@@ -85,18 +89,16 @@ fn a_peer_survives_kills_too() {
         ..ClientOptions::default()
     };
     let client = Client::connect(&dir.path().join("disk.sock"), options).unwrap();
-    let protocol = client.session().unwrap().protocol();
-    if protocol & protocol::INFLIGHT_SHMFD == 0 {
-        // Then its restart is exact only for what completes in order: nothing to learn.
-        return;
-    }
     let mut load = Workload::new(client, 1, mix(), 1);
     for _ in 0..10 {
         load.run_for(Duration::from_millis(50), 16).unwrap();
+        load.drain(PATIENCE).unwrap();
         server.kill().unwrap();
         load.submit(16);
         server = serve(dir.path(), 2);
         load.client.reconnect(PATIENCE).unwrap();
+        // Unlike ours it waits for a kick.
+        load.client.queues.iter().for_each(|queue| queue.kick());
         load.drain(PATIENCE).unwrap();
         load.verify(PATIENCE).unwrap();
     }

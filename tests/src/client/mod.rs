@@ -274,10 +274,9 @@ impl Client {
 pub fn wait(queues: &[Queue], timeout: Duration) -> bool {
     let until = Instant::now() + timeout;
     loop {
-        if queues
-            .iter()
-            .fold(false, |ready, queue| queue.arm() || ready)
-        {
+        // All of them, not only up to the first that is ready.
+        let ready = queues.iter().filter(|queue| queue.arm()).count();
+        if ready > 0 {
             return true;
         }
         let Some(left) = until.checked_duration_since(Instant::now()) else {

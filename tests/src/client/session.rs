@@ -192,11 +192,23 @@ impl Session {
             }
         }
         self.send_memory(options, memory)?;
+        // QEMU gives every ring a call descriptor before it starts any, and the guest's once all run. A
+        // ring whose kick is pending is served from SET_VRING_KICK on, so it needs one by then.
+        self.set_calls(queues)?;
         for queue in queues {
             self.start_ring(options, memory, queue)?;
         }
         for queue in queues {
             link.command(Code::SetVringEnable, &vring_state(queue.index(), 1), &[])?;
+        }
+        self.set_calls(queues)
+    }
+
+    fn set_calls(&self, queues: &[Queue]) -> Result<(), ClientError> {
+        for queue in queues {
+            let index = u64::from(queue.index()).to_ne_bytes();
+            self.connection
+                .command(Code::SetVringCall, &index, &[queue.call_fd()])?;
         }
         Ok(())
     }
@@ -254,9 +266,11 @@ impl Session {
             body[at..at + 8].copy_from_slice(&address.to_ne_bytes());
         }
         link.command(Code::SetVringAddr, &body, &[])?;
-        let index = u64::from(index).to_ne_bytes();
-        link.command(Code::SetVringKick, &index, &[queue.kick_fd()])?;
-        link.command(Code::SetVringCall, &index, &[queue.call_fd()])
+        link.command(
+            Code::SetVringKick,
+            &u64::from(index).to_ne_bytes(),
+            &[queue.kick_fd()],
+        )
     }
 
     fn send_memory(
