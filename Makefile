@@ -1,0 +1,50 @@
+# The commands people and CI use. `make` alone lists them.
+
+CARGO ?= cargo
+# Rust installed a moment ago by rustup may not be in PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+SHELL := /bin/bash
+
+.PHONY: help setup build test demo bench fmt lint doc deny check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages that are missing (as root)
+	@tests/setup/install
+
+build: ## the optimised binaries, in target/release
+	$(CARGO) build --release --locked --workspace --bins
+
+test: setup ## every test, those with a real guest and SIGKILLs included
+	@tests/guest/image >/dev/null
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+
+demo: setup ## boot a guest from a compressing vDisk, kill the backend under it, watch it go on
+	@tests/guest/demo
+
+bench: setup build ## compare with qemu-storage-daemon on this machine
+	$(CARGO) run --release --locked --package firn-tests --bin firn-bench
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## formatting, lints (warnings are errors), licences, scripts
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@tests/setup/licences
+	@for script in .ci/run tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo; do bash -n $$script || exit 1; done
+
+doc: ## the crates' documentation, in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+deny: ## the full dependency check; installs cargo-deny when missing, which takes minutes
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny check
+
+check: ## what CI does
+	@bash .ci/run
+
+clean: ## remove what was built, the cached guest included
+	$(CARGO) clean

@@ -1,0 +1,146 @@
+//! Runs commands in the guest, over its second serial port.
+//!
+//! The guest's half is a shell script on its disk (`guest/rootfs/usr/local/sbin/firn-agent`), which
+//! states the protocol. A command may outlive this connection: after a save and restore its end
+//! arrives at the new QEMU's serial port.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A command that was started and whose end has not been waited for.
+#[derive(Debug, Clone)]
+#[must_use = "wait for its end with Agent::finish"]
+pub struct Ticket {
+    id: u32,
+    command: String,
+}
+
+/// How a command in the guest ended.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed, both streams.
+    pub output: String,
+}
+
+/// The host's end of the serial port.
+#[derive(Debug)]
+pub struct Agent {
+    stream: UnixStream,
+    /// Received and not yet looked at.
+    pending: Vec<u8>,
+    last_id: u32,
+}
+
+impl Agent {
+    /// Connects to the serial port's socket. `last_id`: the newest ticket that an earlier
+    /// connection to the same guest gave out, else 0.
+    pub(super) fn connect(socket: &Path, last_id: u32) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        Ok(Self {
+            stream,
+            pending: Vec::new(),
+            last_id,
+        })
+    }
+
+    pub(super) fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    /// Waits until a guest that is booting takes commands.
+    pub(super) fn await_ready(&mut self, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.line(deadline)? {
+                Some(line) if line.starts_with("@ready ") => return Ok(()),
+                Some(_) => {}
+                None => {
+                    return Err(io::Error::other(format!(
+                        "the guest did not come up within {timeout:?}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Starts a shell command (one line). The guest runs one at a time, in order.
+    pub fn begin(&mut self, command: &str) -> io::Result<Ticket> {
+        if command.contains('\n') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a guest command is one line",
+            ));
+        }
+        self.last_id += 1;
+        writeln!(self.stream, "{} {command}", self.last_id)?;
+        Ok(Ticket {
+            id: self.last_id,
+            command: command.to_owned(),
+        })
+    }
+
+    /// Waits for the end of a command.
+    pub fn finish(&mut self, ticket: &Ticket, timeout: Duration) -> io::Result<Answer> {
+        let deadline = Instant::now() + timeout;
+        let begin = format!("@begin {}", ticket.id);
+        let end = format!("@end {} ", ticket.id);
+        let mut output = String::new();
+        loop {
+            let Some(line) = self.line(deadline)? else {
+                return Err(io::Error::other(format!(
+                    "in the guest, still running after {timeout:?}: {}\nit printed: {output}",
+                    ticket.command
+                )));
+            };
+            if let Some(code) = line.strip_prefix(&end) {
+                let code = code.trim().parse().map_err(io::Error::other)?;
+                return Ok(Answer {
+                    code,
+                    output: output.trim().to_owned(),
+                });
+            }
+            if line.starts_with("@ready ") {
+                return Err(io::Error::other(format!(
+                    "the guest rebooted during: {}",
+                    ticket.command
+                )));
+            }
+            if line == begin {
+                output.clear();
+            } else {
+                output.push_str(&line);
+                output.push('\n');
+            }
+        }
+    }
+
+    /// The next whole line, or `None` once the deadline has passed.
+    fn line(&mut self, deadline: Instant) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
+                let rest = self.pending.split_off(end + 1);
+                let line = std::mem::replace(&mut self.pending, rest);
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            if Instant::now() > deadline {
+                return Ok(None);
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::other("QEMU has ended")),
+                Ok(count) => self.pending.extend(buffer.iter().take(count)),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
