@@ -1,6 +1,7 @@
 //! Whole-product tests of Firn, and the tools they share with the benchmark.
 //!
 //! * [`client`]: a user-space vhost-user-blk front end, as QEMU would be one, without a guest.
+//! * [`guest`]: QEMU with a real guest in it.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
 //! * [`server`]: starts, kills and restarts the backends under test.
@@ -8,6 +9,7 @@
 //! * [`measure`]: latency histograms and what `/proc` says of a server.
 
 pub mod client;
+pub mod guest;
 pub mod measure;
 pub mod pattern;
 pub mod server;

@@ -32,6 +32,8 @@ pub struct Agent {
     stream: UnixStream,
     /// Received and not yet looked at.
     pending: Vec<u8>,
+    /// What the command under way has printed.
+    output: String,
     last_id: u32,
 }
 
@@ -44,6 +46,7 @@ impl Agent {
         Ok(Self {
             stream,
             pending: Vec::new(),
+            output: String::new(),
             last_id,
         })
     }
@@ -84,39 +87,39 @@ impl Agent {
         })
     }
 
-    /// Waits for the end of a command.
+    /// Waits for the end of a command; an error when it takes longer.
     pub fn finish(&mut self, ticket: &Ticket, timeout: Duration) -> io::Result<Answer> {
+        self.poll(ticket, timeout)?.ok_or_else(|| {
+            io::Error::other(format!(
+                "in the guest, still running after {timeout:?}: {}\nit printed: {}",
+                ticket.command, self.output
+            ))
+        })
+    }
+
+    /// Like [`finish`](Self::finish), where a command that goes on is no error but `None`.
+    pub fn poll(&mut self, ticket: &Ticket, timeout: Duration) -> io::Result<Option<Answer>> {
         let deadline = Instant::now() + timeout;
         let begin = format!("@begin {}", ticket.id);
         let end = format!("@end {} ", ticket.id);
-        let mut output = String::new();
-        loop {
-            let Some(line) = self.line(deadline)? else {
-                return Err(io::Error::other(format!(
-                    "in the guest, still running after {timeout:?}: {}\nit printed: {output}",
-                    ticket.command
-                )));
-            };
+        while let Some(line) = self.line(deadline)? {
             if let Some(code) = line.strip_prefix(&end) {
                 let code = code.trim().parse().map_err(io::Error::other)?;
-                return Ok(Answer {
-                    code,
-                    output: output.trim().to_owned(),
-                });
+                let output = std::mem::take(&mut self.output).trim().to_owned();
+                return Ok(Some(Answer { code, output }));
             }
             if line.starts_with("@ready ") {
-                return Err(io::Error::other(format!(
-                    "the guest rebooted during: {}",
-                    ticket.command
-                )));
+                let what = format!("the guest rebooted during: {}", ticket.command);
+                return Err(io::Error::other(what));
             }
             if line == begin {
-                output.clear();
+                self.output.clear();
             } else {
-                output.push_str(&line);
-                output.push('\n');
+                self.output.push_str(&line);
+                self.output.push('\n');
             }
         }
+        Ok(None)
     }
 
     /// The next whole line, or `None` once the deadline has passed.

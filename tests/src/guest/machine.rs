@@ -62,8 +62,13 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Waits for the end of a boot that the guest has begun by itself (a reboot).
-    pub fn await_boot(&mut self) -> io::Result<()> {
+    /// Reboots the guest from inside and waits until it is back.
+    pub fn reboot(&mut self) -> io::Result<()> {
+        let _ = self.agent.begin("reboot")?;
+        self.await_boot()
+    }
+
+    fn await_boot(&mut self) -> io::Result<()> {
         self.agent
             .await_ready(BOOT_TIMEOUT)
             .map_err(|error| self.explain(&error))
@@ -97,6 +102,13 @@ impl Machine {
     pub fn finish(&mut self, ticket: &Ticket, timeout: Duration) -> io::Result<Answer> {
         self.agent
             .finish(ticket, timeout)
+            .map_err(|error| self.explain(&error))
+    }
+
+    /// Like [`finish`](Self::finish), where a command that goes on is no error but `None`.
+    pub fn poll(&mut self, ticket: &Ticket, timeout: Duration) -> io::Result<Option<Answer>> {
+        self.agent
+            .poll(ticket, timeout)
             .map_err(|error| self.explain(&error))
     }
 
