@@ -4,6 +4,7 @@
 //! * [`guest`]: QEMU with a real guest in it.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
+//! * [`rig`]: a store with its backend, for one test.
 //! * [`server`]: starts, kills and restarts the backends under test.
 //! * [`workload`]: a load that checks all of that.
 //! * [`measure`]: latency histograms and what `/proc` says of a server.
@@ -12,6 +13,7 @@ pub mod client;
 pub mod guest;
 pub mod measure;
 pub mod pattern;
+pub mod rig;
 pub mod server;
 pub mod verify;
 pub mod workload;

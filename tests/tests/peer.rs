@@ -1,12 +1,14 @@
 //! The client and the model against a server that is not ours, so that a fault of theirs does not pass
 //! for one of the backend.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use firn_tests::client::{Client, ClientOptions, Op, Request, STATUS_OK};
 use firn_tests::server::{Server, qemu_storage_daemon};
-use firn_tests::workload::{Mix, Workload};
+use firn_tests::workload::{Failure, Mix, Workload};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -100,6 +102,60 @@ fn a_peer_comes_back_after_a_kill() {
         // Unlike ours it waits for a kick.
         load.client.queues.iter().for_each(|queue| queue.kick());
         load.drain(PATIENCE).unwrap();
+        load.verify(PATIENCE).unwrap();
+    }
+}
+
+/// The net has no holes: a stale, a misplaced, a torn and a lost sector are each found.
+#[test]
+fn faults_on_the_disk_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path(), 1);
+    let image = File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path().join("disk.raw"))
+        .unwrap();
+    let socket = dir.path().join("disk.sock");
+    let client = Client::connect(&socket, ClientOptions::default()).unwrap();
+    // Whole blocks and nothing but writes, so that the sectors below surely change.
+    let mix = Mix {
+        sectors: 512..=512,
+        reads: 0,
+        flushes: 0,
+        discards: 0,
+        zeroes: 0,
+        ..mix()
+    };
+    let mut load = Workload::new(client, 1, mix, 1);
+    let sector = |at: u64| {
+        let mut bytes = [0; 512];
+        image.read_exact_at(&mut bytes, at * 512).unwrap();
+        bytes
+    };
+    let put = |at: u64, bytes: &[u8; 512]| image.write_all_at(bytes, at * 512).unwrap();
+    load.run_for(Duration::from_millis(300), 8).unwrap();
+    load.drain(PATIENCE).unwrap();
+    let stale = sector(1000);
+    load.run_for(Duration::from_millis(300), 8).unwrap();
+    load.drain(PATIENCE).unwrap();
+    load.verify(PATIENCE).unwrap();
+    let good = sector(1000);
+    assert_ne!(good, stale, "the load has not come by: nothing is shown");
+    let mut torn = good;
+    torn[256..].copy_from_slice(&stale[256..]);
+    for bad in [stale, torn, sector(1001), [0; 512]] {
+        put(1000, &bad);
+        let failure = load.verify(PATIENCE).unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Data(v) if v.sector == 1000),
+            "{failure}"
+        );
+        // Let what the failure left in flight end.
+        while load.collect().is_err() || load.client.in_flight() > 0 {
+            load.client.wait(Duration::from_millis(10));
+        }
+        put(1000, &good);
         load.verify(PATIENCE).unwrap();
     }
 }

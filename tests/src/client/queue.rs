@@ -333,6 +333,11 @@ impl Queue {
         &self.memory
     }
 
+    /// [`Queue::memory`] for another thread: a guest's other vCPU.
+    pub fn memory_handle(&self) -> Arc<SharedMemory> {
+        Arc::clone(&self.memory)
+    }
+
     /// Writes a descriptor, into the ring's table or an indirect one at `table`.
     pub fn put_desc(&self, table: usize, at: u16, addr: u64, len: u32, flags: u16, next: u16) {
         let mut desc = [0; 16];

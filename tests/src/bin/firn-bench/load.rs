@@ -45,7 +45,32 @@ struct Load<'a> {
     zeroes: bool,
 }
 
-impl Load<'_> {
+/// How a load ends.
+#[derive(Debug, PartialEq)]
+enum End {
+    /// Everything completed and flushed.
+    Flushed,
+    /// With requests in flight.
+    InFlight,
+}
+
+impl<'a> Load<'a> {
+    fn new(cell: &'a Cell, data: Data, seed: u64, version: &'a mut u32) -> Self {
+        Self {
+            cell,
+            data,
+            rng: SmallRng::seed_from_u64(seed),
+            places: if cell.sequential {
+                Places::Next(0)
+            } else {
+                Places::Random
+            },
+            version,
+            scratch: vec![0; cell.bytes as usize],
+            zeroes: false,
+        }
+    }
+
     fn next(&mut self) -> Option<Request> {
         let blocks = self.data.span / u64::from(self.cell.bytes);
         let block = match &mut self.places {
@@ -91,23 +116,28 @@ pub fn run(
     seed: u64,
     version: &mut u32,
 ) -> Result<Outcome, ClientError> {
-    let load = Load {
-        cell,
-        data,
-        rng: SmallRng::seed_from_u64(seed),
-        places: if cell.sequential {
-            Places::Next(0)
-        } else {
-            Places::Random
-        },
-        version,
-        scratch: vec![0; cell.bytes as usize],
-        zeroes: false,
-    };
-    drive(client, load, |written, elapsed| {
-        elapsed.as_secs_f64() >= amount.seconds
-            && (!cell.buffered_writes() || written >= amount.written)
-    })
+    let load = Load::new(cell, data, seed, version);
+    drive(client, load, enough(cell, amount), End::Flushed)
+}
+
+/// Like [`run`], but stops with the queue full of requests in flight.
+pub fn run_without_flush(
+    client: &mut Client,
+    cell: &Cell,
+    data: Data,
+    amount: Amount,
+    seed: u64,
+    version: &mut u32,
+) -> Result<Outcome, ClientError> {
+    let load = Load::new(cell, data, seed, version);
+    drive(client, load, enough(cell, amount), End::InFlight)
+}
+
+fn enough(cell: &Cell, amount: Amount) -> impl Fn(u64, Duration) -> bool {
+    let buffered = cell.buffered_writes();
+    move |written, elapsed| {
+        elapsed.as_secs_f64() >= amount.seconds && (!buffered || written >= amount.written)
+    }
 }
 
 /// Writes every block of the span once, in order or shuffled, and flushes. `kind` none writes zeroes.
@@ -144,13 +174,14 @@ pub fn fill(
         scratch: vec![0; cell.bytes as usize],
         zeroes: kind.is_none(),
     };
-    drive(client, load, |_, _| false)
+    drive(client, load, |_, _| false, End::Flushed)
 }
 
 fn drive(
     client: &mut Client,
     mut load: Load<'_>,
     enough: impl Fn(u64, Duration) -> bool,
+    end: End,
 ) -> Result<Outcome, ClientError> {
     let queues = usize::from(load.cell.queues).min(client.queues.len());
     let depth = usize::from(load.cell.depth) / queues;
@@ -181,7 +212,7 @@ fn drive(
             }
             queue.publish();
         }
-        if over && client.in_flight() == 0 {
+        if over && (end == End::InFlight || client.in_flight() == 0) {
             break;
         }
         if !client.wait(HANG) {
@@ -213,7 +244,7 @@ fn drive(
             over |= enough(written, now - begin);
         }
     }
-    if load.cell.reads < 100 {
+    if load.cell.reads < 100 && end == End::Flushed {
         good(&client.run(Request::flush(), &mut [])?)?;
     }
     outcome.elapsed = begin.elapsed();

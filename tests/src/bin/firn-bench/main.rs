@@ -7,6 +7,7 @@ mod cell;
 mod compare;
 mod load;
 mod report;
+mod restart;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -67,6 +68,18 @@ enum What {
         /// Size of the vDisk in MiB.
         #[arg(long, default_value_t = 1024)]
         size_mib: u64,
+    },
+    /// Measure how long a backend takes from its start after a SIGKILL to the first read.
+    Restart {
+        /// A directory to be created; removed at the end.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Size of the vDisk in MiB; it is filled with 2.0-compressible data.
+        #[arg(long, default_value_t = 4096)]
+        size_mib: u64,
+        /// MiB of random 4 KiB writes before each kill: the kills come at different lengths of the log.
+        #[arg(long, value_delimiter = ',', default_value = "64,256,512,1024")]
+        written_mib: Vec<u64>,
     },
 }
 
@@ -181,6 +194,11 @@ fn execute(what: What) -> Result<(), Box<dyn Error>> {
             kind: load.data().kind,
             prefill: !no_prefill,
         }),
+        What::Restart {
+            dir,
+            size_mib,
+            written_mib,
+        } => restart::restart(&dir, size_mib << 20, &written_mib),
         What::Space { dir, size_mib } => compare::space(&dir, size_mib << 20),
     }
 }
