@@ -75,6 +75,10 @@ pub struct Mix {
     pub torn_races: bool,
     /// The used ring's lengths must be exact.
     pub exact_lengths: bool,
+    /// Remember what is durable, for [`Workload::power_loss`].
+    pub power: bool,
+    /// The write cache is off: what is completed is durable.
+    pub write_through: bool,
 }
 
 impl Default for Mix {
@@ -88,6 +92,8 @@ impl Default for Mix {
             exact_discards: true,
             torn_races: false,
             exact_lengths: true,
+            power: false,
+            write_through: false,
         }
     }
 }
@@ -139,7 +145,7 @@ impl Workload {
             .iter()
             .map(|_| vec![None; usize::from(u16::MAX)])
             .collect();
-        let mut model = Model::new(vdisk, sectors, false);
+        let mut model = Model::new(vdisk, sectors, mix.power);
         if mix.torn_races {
             model.tolerate_torn_races();
         }
@@ -251,6 +257,16 @@ impl Workload {
             }
         }
         self.drain(patience)
+    }
+
+    /// Guest and backend are gone; `client` is the rebooted guest's.
+    pub fn power_loss(&mut self, client: Client) {
+        self.model.power_loss();
+        self.client = client;
+        self.pending
+            .iter_mut()
+            .flatten()
+            .for_each(|pending| *pending = None);
     }
 
     /// Runs one flush on queue 0. Nothing may be in flight.
@@ -401,6 +417,10 @@ impl Workload {
             }
             // The queue has already refused completions of what is not in flight.
             None => {}
+        }
+        if self.mix.write_through {
+            let flush = self.model.flush();
+            self.model.flushed(flush);
         }
         Ok(())
     }

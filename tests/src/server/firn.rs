@@ -51,6 +51,7 @@ pub struct Firn {
     store: PathBuf,
     run: PathBuf,
     log: PathBuf,
+    boot_id: Option<PathBuf>,
 }
 
 impl Firn {
@@ -61,6 +62,7 @@ impl Firn {
             store: dir.join("store"),
             run: dir.join("run"),
             log: dir.join("backend.log"),
+            boot_id: None,
         };
         std::fs::create_dir_all(&firn.run)?;
         firn.cli(&["store", "init", &firn.store.display().to_string()])?;
@@ -71,6 +73,15 @@ impl Firn {
     pub fn with_run(&self, run: &Path) -> Self {
         Self {
             run: run.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same store after a reboot, as far as a backend can tell: `boot_id` is a file with another
+    /// boot's id. Needs the right to make a mount namespace.
+    pub fn with_boot_id(&self, boot_id: &Path) -> Self {
+        Self {
+            boot_id: Some(boot_id.to_owned()),
             ..self.clone()
         }
     }
@@ -97,7 +108,17 @@ impl Firn {
 
     /// Starts a backend and returns at once.
     pub fn start(&self) -> io::Result<Server> {
-        let mut command = Command::new(&self.binaries.backend);
+        let mut command = match &self.boot_id {
+            None => Command::new(&self.binaries.backend),
+            Some(boot_id) => {
+                const SCRIPT: &str =
+                    "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]);
+                command.arg(boot_id).arg(&self.binaries.backend);
+                command
+            }
+        };
         command
             .arg("--store")
             .arg(&self.store)
