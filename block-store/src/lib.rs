@@ -1,2 +1,3 @@
 //! Placeholder
+pub mod compress;
 pub mod io;

@@ -344,7 +344,7 @@ mod tests {
             return;
         };
         let file = disk.create("a", 64 * PAGE as u64).unwrap();
-        let mut push = |queue: &mut UringQueue, tag| {
+        let push = |queue: &mut UringQueue, tag| {
             queue.push(
                 &file,
                 tag * PAGE as u64,
