@@ -34,7 +34,7 @@ lint: ## formatting, lints (warnings are errors), licences, scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tests/setup/licences
-	@for script in .ci/run tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo; do bash -n $$script || exit 1; done
+	@for script in .ci/run tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh; do bash -n $$script || exit 1; done
 
 doc: ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
