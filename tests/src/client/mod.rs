@@ -16,6 +16,7 @@
 //! must process each ring once when it starts.
 
 mod error;
+mod inflight;
 pub mod message;
 mod queue;
 mod request;
@@ -29,12 +30,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use error::ClientError;
+pub use inflight::{Inflight, QueueInflight};
 pub use queue::{Layout, Queue};
 pub use request::{
     BlockConfig, Completion, Op, Request, SECTOR, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP,
     STATUS_UNTOUCHED, feature, protocol,
 };
-pub use session::{Inflight, Session};
+pub use session::Session;
 pub use shm::SharedMemory;
 
 /// How a client presents itself.
@@ -168,6 +170,11 @@ impl Client {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Hangs up without stopping the rings.
+    pub fn hang_up(&mut self) {
+        self.session = None;
     }
 
     /// One attempt at [`Client::reconnect`]; on an error the client stays orphaned and may try again.

@@ -200,6 +200,33 @@ impl Queue {
         self.expose(head);
     }
 
+    /// The head of the chain of a request in flight.
+    pub fn head_of(&self, tag: u16) -> Option<u16> {
+        self.owner
+            .iter()
+            .position(|&owner| owner == tag)
+            .map(|head| head as u16)
+    }
+
+    /// Does a backend's last step but signalling: writes used elements for heads and publishes them.
+    pub fn forge_used(&self, heads: &[u16]) {
+        let mut used = self.used_idx();
+        for &head in heads {
+            let at = self.layout.used + 4 + 8 * usize::from(used % self.size);
+            self.memory.write(at, &u32::from(head).to_le_bytes());
+            self.memory.write(at + 4, &1u32.to_le_bytes());
+            used = used.wrapping_add(1);
+        }
+        self.memory
+            .u16(self.layout.used + 2)
+            .store(used, Ordering::Release);
+    }
+
+    /// Writes the status byte of a request in flight, as a backend does before [`Queue::forge_used`].
+    pub fn forge_status(&self, tag: u16, status: u8) {
+        self.memory.fill(self.slot_at(tag) + STATUS_AT, 1, status);
+    }
+
     /// Appends a descriptor chain to the available ring, whatever it holds: for tests that build their own.
     pub fn expose(&mut self, head: u16) {
         let entry = self.layout.avail + 4 + 2 * usize::from(self.avail_next % self.size);

@@ -5,26 +5,11 @@ use std::path::Path;
 
 use super::ClientOptions;
 use super::error::ClientError;
+use super::inflight::Inflight;
 use super::message::{Code, Connection, vring_state};
 use super::queue::Queue;
 use super::request::{BlockConfig, feature, protocol};
 use super::shm::SharedMemory;
-
-/// The region in which a backend notes what it has taken from the rings. It belongs to the device, not
-/// to the connection: the next backend gets the same one.
-#[derive(Debug)]
-pub struct Inflight {
-    /// The file a backend made.
-    pub fd: OwnedFd,
-    /// Length of the region in bytes.
-    pub mmap_size: u64,
-    /// Where in the file it begins.
-    pub mmap_offset: u64,
-    /// Queues it covers.
-    pub num_queues: u16,
-    /// Descriptors per queue.
-    pub queue_size: u16,
-}
 
 impl Inflight {
     fn body(&self) -> [u8; 24] {
