@@ -1,0 +1,141 @@
+//! A shared mapping of a file that a peer handed over.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use vm_memory::{
+    AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice,
+};
+
+/// The kernel's magic number of hugetlbfs; its mappings must be aligned to the huge page size.
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+/// What mmap(2) wants everywhere else.
+const PAGE: u64 = 4096;
+
+/// Why a peer's file was not mapped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The range is empty or wraps around.
+    #[error("{what}: {len} bytes at offset {offset} is not a range")]
+    Range {
+        /// What was to be mapped.
+        what: &'static str,
+        /// Bytes asked for.
+        len: u64,
+        /// Where in the file.
+        offset: u64,
+    },
+    /// Touching the pages behind the end of a file kills the process that does it.
+    #[error("{what}: it claims to reach up to byte {end}, but its file is only {file} bytes long")]
+    TooShort {
+        /// What was to be mapped.
+        what: &'static str,
+        /// End of the claimed range.
+        end: u64,
+        /// Length of the file.
+        file: u64,
+    },
+    /// Two regions claim the same guest addresses.
+    #[error("memory regions overlap at guest address {0:#x}")]
+    Overlap(u64),
+    /// No such region.
+    #[error("there is no memory region of {len} bytes at guest address {guest:#x}")]
+    NoRegion {
+        /// Guest address named.
+        guest: u64,
+        /// Length named.
+        len: u64,
+    },
+    /// More regions than slots.
+    #[error("{0} memory regions are more than the {max} slots", max = super::GuestMemory::MAX_REGIONS)]
+    TooMany(usize),
+    /// The kernel refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was to be mapped.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A shared, writable mapping of `len` bytes of a peer's file.
+///
+/// Its file was long enough when it was mapped; a peer that shortens it later is caught by nobody but the kernel
+/// (SIGBUS), see docs/vhost-user.md, "Limits".
+#[derive(Debug)]
+pub struct Mapping {
+    map: MmapRegion<()>,
+    /// Where the range asked for begins inside `map`, which starts at a page boundary.
+    bias: usize,
+    len: usize,
+}
+
+impl Mapping {
+    /// Maps `len` bytes at `offset` of `file`; `what` names it in errors.
+    pub fn new(file: File, offset: u64, len: u64, what: &'static str) -> Result<Self, MapError> {
+        let range = MapError::Range { what, len, offset };
+        let io = |source: rustix::io::Errno| MapError::Io { what, source: source.into() };
+        let end = match offset.checked_add(len) {
+            Some(end) if len > 0 && end <= i64::MAX as u64 => end,
+            _ => return Err(range),
+        };
+        let stat = rustix::fs::fstat(file.as_fd()).map_err(io)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if end > size {
+            return Err(MapError::TooShort { what, end, file: size });
+        }
+        let kind = rustix::fs::fstatfs(file.as_fd()).map_err(io)?;
+        #[expect(clippy::unnecessary_cast, reason = "its type differs between architectures")]
+        let huge = kind.f_type as u64 & 0xffff_ffff == HUGETLBFS_MAGIC;
+        let align = if huge { u64::try_from(kind.f_bsize).unwrap_or(PAGE).max(PAGE) } else { PAGE };
+        let start = offset - offset % align;
+        let bias = offset - start;
+        let whole = if huge {
+            (len + bias).checked_next_multiple_of(align).ok_or(range)?
+        } else {
+            len + bias
+        };
+        let (Ok(whole), Ok(bias), Ok(len)) =
+            (usize::try_from(whole), usize::try_from(bias), usize::try_from(len))
+        else {
+            return Err(MapError::Range { what, len, offset });
+        };
+        let map = MmapRegion::from_file(FileOffset::new(file, start), whole)
+            .map_err(|e| MapError::Io { what, source: std::io::Error::other(e) })?;
+        Ok(Self { map, bias, len })
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: an empty range is not mapped.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// `len` bytes at `offset`, or nothing if they are not all inside.
+    #[inline]
+    pub fn slice(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        self.map.get_slice(self.bias.checked_add(offset)?, len).ok()
+    }
+
+    /// An aligned integer, read once.
+    #[inline]
+    pub fn load<T: AtomicAccess>(&self, offset: usize, order: Ordering) -> Option<T> {
+        self.slice(offset, size_of::<T>())?.load(0, order).ok()
+    }
+
+    /// An aligned integer, written once.
+    #[inline]
+    pub fn store<T: AtomicAccess>(&self, offset: usize, value: T, order: Ordering) -> Option<()> {
+        self.slice(offset, size_of::<T>())?.store(value, 0, order).ok()
+    }
+}

@@ -1,0 +1,521 @@
+//! One queue at its worker.
+//!
+//! ```text
+//!            Start                      Stop
+//!   (none) ────────> running ──────────────────────> stopping ── nothing in flight ──> (none)
+//!                      │                                ^
+//!                      └── a ring that can't be ── broken (takes nothing; what is in flight ends)
+//! ```
+//!
+//! The order of steps that makes a restart exact is written down in [`crate::inflight`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+
+use crate::engine::Payload;
+
+use crate::blk::config::{Features, SEG_MAX, write_through};
+use crate::blk::request::{HEADER_LEN, Request, Rules, parse, status_address};
+use crate::blk::token::{Answer, Answers, Status, StatusByte, Token};
+use crate::engine::{Disk, Done, Engine, RequestError};
+use crate::inflight::{Recovery, Tracker};
+use crate::memory::{GuestMemory, GuestPayload, Place, Segment, SegmentPool, View};
+use crate::virtq::chain::{Chain, DESCRIPTOR_LEN, Descriptor, DescriptorSource, Limits, Span, walk};
+use crate::virtq::ring::{Ring, RingError, avail_index, used_index};
+
+use super::request::{Pending, PendingTable, Work};
+use super::{QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
+
+/// What all queues of a worker share.
+pub struct Core<E> {
+    /// The way into the store.
+    pub engine: E,
+    /// Requests in the store's hands.
+    pub pending: PendingTable,
+    /// Lists for the next requests' buffers.
+    pub pool: SegmentPool,
+    /// Scratch.
+    pub chain: Chain,
+    /// Commands given to the engine since it was polled last.
+    pub submitted: usize,
+}
+
+/// A request that waited for space when its queue was stopped.
+struct Left {
+    token: Token,
+    position: Option<u16>,
+}
+
+/// One queue.
+pub struct Queue<D> {
+    /// Its name at this worker.
+    pub key: QueueKey,
+    /// On the worker's list of queues to look at.
+    pub active: bool,
+    /// On the worker's list of queues that may have answers to publish.
+    pub touched: bool,
+    /// What can change while it runs.
+    pub wiring: QueueWiring,
+    disk: Arc<D>,
+    index: u16,
+    features: Features,
+    ring: Ring,
+    tracker: Tracker,
+    answers: Answers,
+    batch: Vec<Answer>,
+    /// Heads found in flight, to be executed before anything new.
+    resume: Vec<u16>,
+    left: Vec<Left>,
+    stop: Option<SyncSender<Stopped>>,
+    broken: bool,
+    /// The first signal is unconditional: whether the last one before a restart got through, nobody knows.
+    signal_anyway: bool,
+    complained: bool,
+}
+
+impl<D: Disk> Queue<D> {
+    /// Finds out where the queue stands.
+    pub fn start(setup: QueueSetup<D>, key: QueueKey) -> Result<Self, StartError> {
+        let QueueSetup { disk, index, size, features, base, inflight, wiring } = setup;
+        let used = used_index(&wiring.memory, &wiring.places)?;
+        let avail = avail_index(&wiring.memory, &wiring.places)?;
+        let recovery = match &inflight {
+            Some(region) => region.recover(size, used, avail, base)?,
+            None => Recovery { heads: Vec::new(), next_avail: base, counter: 0, discarded: None },
+        };
+        let name = disk.name();
+        if let Some(why) = recovery.discarded {
+            log::warn!("{name}: queue {index}: the in-flight region is started afresh: {why}");
+        }
+        if inflight.is_none() {
+            log::warn!(
+                "{name}: queue {index}: the front end keeps no in-flight region; if this process dies, requests \
+                 in flight may be lost to the guest"
+            );
+        }
+        log::debug!(
+            "{name}: queue {index}: {size} descriptors, avail {avail}, next {}, used {used}, {} in flight",
+            recovery.next_avail,
+            recovery.heads.len()
+        );
+        let event_idx = features.has(Features::EVENT_IDX);
+        Ok(Self {
+            key,
+            active: false,
+            touched: false,
+            wiring,
+            disk,
+            index,
+            features,
+            ring: Ring::new(size, event_idx, recovery.next_avail, used),
+            tracker: Tracker::new(size, inflight, recovery.counter),
+            answers: Answers::default(),
+            batch: Vec::new(),
+            resume: recovery.heads,
+            left: Vec::new(),
+            stop: None,
+            broken: false,
+            signal_anyway: true,
+            complained: false,
+        })
+    }
+
+    /// Takes everything that is there and gives it to the store; tells how many requests that were.
+    pub fn take<E: Engine<Disk = D>>(&mut self, core: &mut Core<E>) -> usize {
+        if self.broken || self.stop.is_some() || !self.wiring.enabled {
+            return 0;
+        }
+        let mut taken = 0;
+        for head in std::mem::take(&mut self.resume) {
+            if let Err(error) = self.tracker.resume(head) {
+                self.break_down(error);
+                return taken;
+            }
+            taken += 1;
+            self.execute(head, None, core);
+        }
+        loop {
+            let position = self.ring.next_avail();
+            let head = match self.ring.pop(&self.wiring.memory, &self.wiring.places) {
+                Ok(Some(head)) => head,
+                Ok(None) => return taken,
+                Err(error) => {
+                    self.break_down(error);
+                    return taken;
+                }
+            };
+            if let Err(error) = self.tracker.begin(head) {
+                self.break_down(error);
+                return taken;
+            }
+            taken += 1;
+            self.execute(head, Some(position), core);
+        }
+    }
+
+    fn execute<E: Engine<Disk = D>>(
+        &mut self,
+        head: u16,
+        position: Option<u16>,
+        core: &mut Core<E>,
+    ) {
+        let memory = &self.wiring.memory;
+        let size = self.ring.size();
+        let limits = Limits {
+            queue_size: size,
+            // A driver may use our SEG_MAX even where its ring is shorter, by indirect descriptors.
+            descriptors: size.max(u16::try_from(SEG_MAX).unwrap_or(0) + 2),
+            indirect: self.features.has(Features::INDIRECT_DESC),
+        };
+        let source = Source { memory, table: self.wiring.places.table };
+        if let Err(error) = walk(&source, head, limits, &mut core.chain) {
+            drop(self.answers.token(head, None));
+            self.complain(&error);
+            return;
+        }
+        let status = status_address(&core.chain)
+            .and_then(|address| memory.guest_place(address, 1))
+            .map(|place| StatusByte { memory: Arc::clone(memory), place });
+        if status.is_none() {
+            drop(self.answers.token(head, None));
+            self.complain(&"a request without room for its status in the guest's memory");
+            return;
+        }
+        let token = self.answers.token(head, status);
+        let rules = Rules {
+            features: self.features,
+            size: self.disk.size(),
+            read_only: self.disk.read_only(),
+        };
+        match parse(memory, &core.chain, rules) {
+            Ok(request) => self.carry_out(request, token, position, core),
+            Err(status) => token.finish(status, 0),
+        }
+    }
+
+    fn carry_out<E: Engine<Disk = D>>(
+        &mut self,
+        request: Request,
+        token: Token,
+        position: Option<u16>,
+        core: &mut Core<E>,
+    ) {
+        let memory = &self.wiring.memory;
+        let chain = &core.chain;
+        let modifies = !matches!(request, Request::Read { .. } | Request::Flush);
+        let mut written = 0;
+        let work = match request {
+            Request::Read { len: 0, .. } | Request::Write { len: 0, .. } => Work::Nothing,
+            Request::Read { offset, len } => {
+                written = len;
+                let segments = resolve(memory, &chain.writable, 0, len, &mut core.pool);
+                let Some(segments) = segments else { return self.complain(&OUTSIDE) };
+                transfer(false, offset, len, segments, memory)
+            }
+            Request::Write { offset, len } => {
+                let segments = resolve(memory, &chain.readable, HEADER_LEN, len, &mut core.pool);
+                let Some(segments) = segments else { return self.complain(&OUTSIDE) };
+                transfer(true, offset, len, segments, memory)
+            }
+            Request::Discard(list) => Work::Ranges { zeroes: false, list },
+            Request::WriteZeroes(list) => Work::Ranges { zeroes: true, list },
+            Request::Flush => Work::Flush,
+            Request::GetId { len } => {
+                let Some(segments) = resolve(memory, &chain.writable, 0, len, &mut core.pool)
+                else {
+                    return self.complain(&OUTSIDE);
+                };
+                let mut payload = GuestPayload::new(Arc::clone(memory), segments);
+                let serial = self.disk.serial();
+                let told = serial.get(..len as usize).unwrap_or_default();
+                if payload.copy_in(0, told).is_ok() {
+                    if let Some(log) = &self.wiring.log {
+                        payload.mark_dirty(log);
+                    }
+                    token.finish(Status::Ok, len);
+                }
+                core.pool.put(payload.into_segments());
+                return;
+            }
+        };
+        // Where the vDisk's write cache is off, the store itself makes writes durable.
+        let then_flush = modifies && write_through(self.features) && self.disk.write_cache();
+        let slot = self.key.slot;
+        let pending = Pending { slot, token, position, work, then_flush, written };
+        self.submit_next(pending, core);
+    }
+
+    /// Gives a new request's first command to the store, or answers it if there is nothing to do.
+    fn submit_next<E: Engine<Disk = D>>(&self, mut pending: Pending, core: &mut Core<E>) {
+        match pending.next_command(&mut core.pool) {
+            Some(command) => {
+                let tag = core.pending.insert(pending);
+                core.engine.submit(&self.disk, command, tag);
+                core.submitted += 1;
+            }
+            None => pending.token.finish(Status::Ok, pending.written),
+        }
+    }
+
+    /// The store is through with a command of one of this queue's requests.
+    pub fn complete<E: Engine<Disk = D>>(
+        &mut self,
+        done: Done<GuestPayload>,
+        core: &mut Core<E>,
+    ) {
+        if let Some(payload) = done.payload {
+            // Also after a failure: part of the data may have arrived. For a write it is noted in vain.
+            if let Some(log) = &self.wiring.log {
+                payload.mark_dirty(log);
+            }
+            core.pool.put(payload.into_segments());
+        }
+        match done.result {
+            Ok(()) => {
+                let Some(pending) = core.pending.get_mut(done.tag) else { return };
+                if let Some(command) = pending.next_command(&mut core.pool) {
+                    core.engine.submit(&self.disk, command, done.tag);
+                    core.submitted += 1;
+                } else if let Some(pending) = core.pending.remove(done.tag) {
+                    pending.token.finish(Status::Ok, pending.written);
+                }
+            }
+            Err(RequestError::Cancelled) if self.stop.is_some() => {
+                if let Some(Pending { token, position, .. }) = core.pending.remove(done.tag) {
+                    self.left.push(Left { token, position });
+                }
+            }
+            // The store has logged it. Dropping the request answers it.
+            Err(_) => drop(core.pending.remove(done.tag)),
+        }
+    }
+
+    /// Publishes what has been answered, in one batch, and signals the guest if it wants that.
+    pub fn publish(&mut self) {
+        if let Err(error) = self.try_publish() {
+            self.break_down(error);
+        }
+    }
+
+    fn try_publish(&mut self) -> Result<(), RingError> {
+        self.answers.take(&mut self.batch);
+        let QueueWiring { memory, places, log, call, .. } = &self.wiring;
+        let view = View { memory, log: log.as_deref() };
+        let mut wanted = std::mem::replace(&mut self.signal_anyway, false);
+        if !self.batch.is_empty() {
+            let mut result = Ok(());
+            for answer in self.batch.drain(..) {
+                if let Some((byte, status)) = answer.status {
+                    let _ = byte.memory.store(byte.place, 0, status as u8, Ordering::Release);
+                    if let Some(guest) = byte.memory.guest_address(byte.place) {
+                        view.mark(guest, 1);
+                    }
+                }
+                if result.is_ok() {
+                    result = self.ring.put_used(view, places, answer.head, answer.written);
+                }
+                match result {
+                    Ok(()) => self.tracker.retire(answer.head),
+                    // The ring's memory is gone; nobody will see an answer, and nobody shall wait for it.
+                    Err(_) => self.tracker.leave(answer.head),
+                }
+            }
+            result?;
+            self.ring.publish(view, places)?;
+            self.tracker.published(self.ring.used_index());
+            wanted |= self.ring.needs_signal(memory, places)?;
+        }
+        if wanted && let Some(call) = call {
+            call.signal();
+        }
+        Ok(())
+    }
+
+    /// Asks for kicks; tells whether something has come in for which there will be none.
+    pub fn go_idle(&mut self) -> bool {
+        if self.broken || self.stop.is_some() || !self.wiring.enabled {
+            return false;
+        }
+        let QueueWiring { memory, places, log, .. } = &self.wiring;
+        let view = View { memory, log: log.as_deref() };
+        match self.ring.enable_kicks(view, places) {
+            Ok(more) => more,
+            Err(error) => {
+                self.break_down(error);
+                false
+            }
+        }
+    }
+
+    /// The queue is being looked at anyway: no kicks, please.
+    pub fn go_busy(&mut self) {
+        if self.broken {
+            return;
+        }
+        let QueueWiring { memory, places, log, .. } = &self.wiring;
+        let view = View { memory, log: log.as_deref() };
+        if let Err(error) = self.ring.disable_kicks(view, places) {
+            self.break_down(error);
+        }
+    }
+
+    /// Takes no more requests; [`Queue::try_finish`] tells when it is over.
+    pub fn begin_stop(&mut self, reply: SyncSender<Stopped>) {
+        self.stop = Some(reply);
+    }
+
+    /// Whether requests that wait for space are to be cancelled.
+    pub fn stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// If the queue was to be stopped and nothing of it is in flight: ends it and says so.
+    pub fn try_finish(&mut self) -> bool {
+        if self.stop.is_none() || usize::from(self.tracker.in_flight()) > self.left.len() {
+            return false;
+        }
+        let left_in_flight = self.settle_left();
+        let next_avail = self.ring.next_avail();
+        if let Some(reply) = self.stop.take() {
+            let _ = reply.send(Stopped { next_avail, left_in_flight });
+        }
+        true
+    }
+
+    /// What becomes of requests that waited for space. If they are exactly the last ones taken, the avail ring is
+    /// wound back over them, so that they survive even where the in-flight region doesn't go (a saved guest).
+    /// Else they stay marked, and are executed again when the queue is served next. Without a region there is
+    /// nowhere to mark them: then they fail.
+    fn settle_left(&mut self) -> u16 {
+        let left = std::mem::take(&mut self.left);
+        let count = u16::try_from(left.len()).unwrap_or(u16::MAX);
+        let next = self.ring.next_avail();
+        let tail = left
+            .iter()
+            .all(|l| l.position.is_some_and(|position| next.wrapping_sub(position) <= count));
+        if tail {
+            for one in left {
+                self.tracker.untake(one.token.leave());
+            }
+            self.ring.rewind(count);
+            return 0;
+        }
+        if self.tracker.persistent() {
+            for one in left {
+                self.tracker.leave(one.token.leave());
+            }
+            return count;
+        }
+        log::warn!(
+            "{}: queue {}: {count} requests that wait for space fail, because the front end keeps no in-flight \
+             region to note them in",
+            self.disk.name(),
+            self.index
+        );
+        drop(left);
+        self.publish();
+        0
+    }
+
+    fn break_down(&mut self, error: RingError) {
+        if std::mem::replace(&mut self.broken, true) {
+            return;
+        }
+        log::error!(
+            "{}: queue {} is broken and takes no more requests until it is set up anew: {error}",
+            self.disk.name(),
+            self.index
+        );
+        if let Some(err) = &self.wiring.err {
+            err.signal();
+        }
+    }
+
+    fn complain(&mut self, what: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.complained, true) {
+            log::warn!(
+                "{}: queue {}: a malformed request was refused (more of them are not reported): {what}",
+                self.disk.name(),
+                self.index
+            );
+        }
+    }
+
+    /// Whether answers wait to be published.
+    pub fn has_answers(&self) -> bool {
+        self.signal_anyway || !self.answers.is_empty()
+    }
+}
+
+const OUTSIDE: &str = "a buffer is not in the guest's memory";
+
+fn transfer(
+    write: bool,
+    offset: u64,
+    len: u32,
+    segments: Vec<Segment>,
+    memory: &Arc<GuestMemory>,
+) -> Work {
+    let memory = Arc::clone(memory);
+    Work::Transfer { write, offset, segments, len: len as usize, sent: 0, memory }
+}
+
+/// The pieces of memory behind `len` bytes of `spans`, `skip` bytes into them.
+fn resolve(
+    memory: &GuestMemory,
+    spans: &[Span],
+    mut skip: u64,
+    len: u32,
+    pool: &mut SegmentPool,
+) -> Option<Vec<Segment>> {
+    let mut segments = pool.take();
+    let mut start = 0usize;
+    let mut left = u64::from(len);
+    for span in spans {
+        let size = u64::from(span.len);
+        if skip >= size {
+            skip -= size;
+            continue;
+        }
+        let here = (size - skip).min(left);
+        if here == 0 {
+            break;
+        }
+        let found = span.addr.checked_add(skip).and_then(|address| {
+            memory.resolve(address, here, |place| {
+                segments.push(place.segment(start));
+                start += place.len();
+            })
+        });
+        if found.is_none() {
+            pool.put(segments);
+            return None;
+        }
+        skip = 0;
+        left -= here;
+    }
+    if left > 0 {
+        pool.put(segments);
+        return None;
+    }
+    Some(segments)
+}
+
+struct Source<'a> {
+    memory: &'a GuestMemory,
+    table: Place,
+}
+
+impl DescriptorSource for Source<'_> {
+    fn table(&self, index: u16) -> Option<Descriptor> {
+        let at = usize::from(index) * DESCRIPTOR_LEN as usize;
+        self.memory.read_words(self.table, at).map(Descriptor::from_words)
+    }
+
+    fn indirect(&self, table: u64, index: u16) -> Option<Descriptor> {
+        let at = table.checked_add(u64::from(index) * DESCRIPTOR_LEN)?;
+        let place = self.memory.guest_place(at, DESCRIPTOR_LEN as usize)?;
+        self.memory.read_words(place, 0).map(Descriptor::from_words)
+    }
+}
