@@ -26,7 +26,11 @@
 pub mod blk;
 pub mod control;
 pub mod engine;
+pub mod exports;
 pub mod inflight;
 pub mod memory;
+pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod virtq;
 pub mod workers;

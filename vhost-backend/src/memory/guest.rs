@@ -245,7 +245,7 @@ impl Place {
     }
 
     /// As a piece of a payload that begins at `start` of it.
-    pub(super) fn segment(self, start: usize) -> Segment {
+    pub(crate) fn segment(self, start: usize) -> Segment {
         Segment { start, region: self.region, offset: self.offset, len: self.len }
     }
 }

@@ -31,5 +31,3 @@ pub use event::{Call, EventError, Kick};
 pub use order::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 pub use pool::{Pool, PoolError, WorkerHandle};
 
-#[cfg(test)]
-pub(crate) mod tests;

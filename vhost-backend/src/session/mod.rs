@@ -1,0 +1,33 @@
+//! One front end's connection.
+//!
+//! `vhost` reads and writes the messages ([`vhost::vhost_user::BackendReqHandler`]); what they mean is here, because
+//! `vhost-user-backend`'s handler refuses the in-flight messages and can't be extended (docs/adr/0002-session.md).
+//!
+//! ```text
+//!   connected ── messages ──> handler ── start / rewire / stop ──> workers
+//!       │                                                            ^
+//!       └── hang-up, bad message, shutdown ── stop all queues, wait ─┘
+//! ```
+//!
+//! # State of a queue
+//!
+//! A queue runs when it has everything: size, addresses, kick, is enabled (SET_VRING_ENABLE, or at once where
+//! PROTOCOL_FEATURES wasn't negotiated), and memory. From then on messages change its wiring at its worker, and each
+//! is answered after the worker has taken it over. GET_VRING_BASE stops it: the answer comes when nothing of it is in
+//! flight. Requests that wait for space would make that last for ever, so they are taken back out of the store and
+//! stay with the guest (see `settle_left` in `workers`).
+//!
+//! # Crash, disconnect
+//!
+//! When a connection ends, all of its queues are stopped in the same way before the next connection is
+//! served. So two sessions never touch the same rings, and what the in-flight region says is settled when the
+//! next front end hands it over. If we are killed instead, it says what was in flight: see [`crate::inflight`].
+
+mod handler;
+mod serve;
+mod vring;
+
+pub use serve::{FrontEnd, serve};
+
+#[cfg(test)]
+mod tests;

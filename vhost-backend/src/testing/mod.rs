@@ -1,0 +1,21 @@
+//! What the tests of this crate share: a disk in memory that does as it is told, a guest's side of the rings, and a
+//! front end that connects the two as QEMU would.
+
+mod front;
+mod guest;
+mod ram;
+
+pub use front::{Connect, addresses, connect, event, pool, shake_hands};
+pub use guest::{Guest, MEMORY_AT, USER_AT, seg_in, seg_out};
+pub use ram::{RamDisk, Seen, Trick};
+
+use std::time::{Duration, Instant};
+
+/// Waits for something that must become true soon.
+pub fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < Duration::from_secs(10), "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
