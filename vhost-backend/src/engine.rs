@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::memory::GuestPayload;
 
-pub use types::{Command, Done, RequestError};
 pub use types::payload::{Payload, PayloadError};
+pub use types::{Command, Done, RequestError};
 
 #[path = "engine_types.rs"]
 mod types;
@@ -39,9 +39,5 @@ pub trait Engine: 'static {
     /// Descriptors that become readable when `poll` has something to do.
     fn pollable(&self) -> Vec<RawFd>;
     /// Hands back requests that wait for space, as cancelled.
-    fn cancel_stalled(
-        &mut self,
-        done: &mut Vec<Done<GuestPayload>>,
-        which: &dyn Fn(u64) -> bool,
-    );
+    fn cancel_stalled(&mut self, done: &mut Vec<Done<GuestPayload>>, which: &dyn Fn(u64) -> bool);
 }

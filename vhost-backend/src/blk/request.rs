@@ -116,17 +116,25 @@ pub fn parse(memory: &GuestMemory, chain: &Chain, rules: Rules) -> Result<Reques
 }
 
 fn writable(rules: Rules) -> Result<(), Status> {
-    if rules.read_only { Err(Status::IoError) } else { Ok(()) }
+    if rules.read_only {
+        Err(Status::IoError)
+    } else {
+        Ok(())
+    }
 }
 
 fn on_disk(sector: u64, len: u64, rules: Rules) -> Result<u64, Status> {
     let offset = sector.checked_mul(SECTOR).ok_or(Status::IoError)?;
     let end = offset.checked_add(len).ok_or(Status::IoError)?;
-    if end > rules.size { Err(Status::IoError) } else { Ok(offset) }
+    if end > rules.size {
+        Err(Status::IoError)
+    } else {
+        Ok(offset)
+    }
 }
 
 fn transfer(sector: u64, len: u64, rules: Rules) -> Result<(u64, u32), Status> {
-    if len > MAX_DATA || len % SECTOR != 0 {
+    if len > MAX_DATA || !len.is_multiple_of(SECTOR) {
         return Err(Status::IoError);
     }
     let offset = on_disk(sector, len, rules)?;
@@ -141,7 +149,7 @@ fn ranges(
     rules: Rules,
     known_flags: u32,
 ) -> Result<Vec<DiskRange>, Status> {
-    if len == 0 || len % RANGE_LEN != 0 || len / RANGE_LEN > u64::from(MAX_RANGES) {
+    if len == 0 || !len.is_multiple_of(RANGE_LEN) || len / RANGE_LEN > u64::from(MAX_RANGES) {
         return Err(Status::IoError);
     }
     let mut out = Vec::new();
@@ -159,19 +167,18 @@ fn ranges(
         let len = u64::from(sectors) * SECTOR;
         let offset = on_disk(sector, len, rules)?;
         if len > 0 {
-            out.push(DiskRange { offset, len, unmap: flags & UNMAP != 0 });
+            out.push(DiskRange {
+                offset,
+                len,
+                unmap: flags & UNMAP != 0,
+            });
         }
     }
     Ok(out)
 }
 
 /// Reads `into.len()` bytes that begin `skip` bytes into the spans.
-fn read_spans(
-    memory: &GuestMemory,
-    spans: &[Span],
-    mut skip: u64,
-    into: &mut [u8],
-) -> Option<()> {
+fn read_spans(memory: &GuestMemory, spans: &[Span], mut skip: u64, into: &mut [u8]) -> Option<()> {
     let mut rest = into;
     for span in spans {
         if rest.is_empty() {
@@ -192,12 +199,15 @@ fn read_spans(
 }
 
 fn u32_at(bytes: &[u8; 16], at: usize) -> u32 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 fn u64_at(bytes: &[u8; 16], at: usize) -> u64 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u64::from_le_bytes(*b))
 }
-
-#[cfg(test)]
-mod tests;

@@ -45,7 +45,12 @@ pub struct Answers(Rc<RefCell<Vec<Answer>>>);
 impl Answers {
     /// The token of a request that was just taken.
     pub fn token(&self, head: u16, status: Option<StatusByte>) -> Token {
-        Token { answers: self.clone(), head, status, armed: true }
+        Token {
+            answers: self.clone(),
+            head,
+            status,
+            armed: true,
+        }
     }
 
     /// Takes what has come in since the last time; `into` must be empty, its room is reused.
@@ -85,8 +90,16 @@ impl Token {
             return;
         }
         let status = self.status.take().map(|byte| (byte, status));
-        let written = if status.is_some() { data.saturating_add(1) } else { 0 };
-        self.answers.0.borrow_mut().push(Answer { head: self.head, status, written });
+        let written = if status.is_some() {
+            data.saturating_add(1)
+        } else {
+            0
+        };
+        self.answers.0.borrow_mut().push(Answer {
+            head: self.head,
+            status,
+            written,
+        });
     }
 }
 

@@ -44,7 +44,12 @@ struct Holder {
 impl<D: Disk> Export<D> {
     /// Nobody is connected.
     pub fn new(disk: Arc<D>, socket: Socket, pool: Arc<Pool<D>>) -> Self {
-        Self { disk, pool, socket, lease: Arc::default() }
+        Self {
+            disk,
+            pool,
+            socket,
+            lease: Arc::default(),
+        }
     }
 
     /// The vDisk's name.
@@ -62,13 +67,20 @@ impl<D: Disk> Export<D> {
         ExportStatus {
             name: self.name().to_owned(),
             socket: self.socket.path().to_owned(),
-            attached: self.lease.lock().holder.as_ref().map(|holder| holder.attachment),
+            attached: self
+                .lease
+                .lock()
+                .holder
+                .as_ref()
+                .map(|holder| holder.attachment),
         }
     }
 
     /// Takes one waiting connection and decides what becomes of it.
     pub fn accept(&self) -> std::io::Result<()> {
-        let Some(stream) = self.socket.accept()? else { return Ok(()) };
+        let Some(stream) = self.socket.accept()? else {
+            return Ok(());
+        };
         let front_end = FrontEnd::of(&stream)?;
         let mut lease = self.lease.lock();
         if lease.retired {
@@ -97,7 +109,10 @@ impl<D: Disk> Export<D> {
                 log::info!("{}: attached by {front_end}", self.name());
             }
             Some(holder) if hung_up(&holder.stream) => {
-                log::info!("{}: {front_end} waits for the last requests of the front end before it", self.name());
+                log::info!(
+                    "{}: {front_end} waits for the last requests of the front end before it",
+                    self.name()
+                );
                 lease.waiting = Some((stream, front_end));
             }
             Some(holder) => log::warn!(
@@ -135,8 +150,14 @@ impl<D: Disk> Export<D> {
 
 impl Holder {
     fn new(stream: &UnixStream, front_end: FrontEnd) -> std::io::Result<Self> {
-        let attachment = Attachment { front_end, since: SystemTime::now() };
-        Ok(Self { attachment, stream: stream.try_clone()? })
+        let attachment = Attachment {
+            front_end,
+            since: SystemTime::now(),
+        };
+        Ok(Self {
+            attachment,
+            stream: stream.try_clone()?,
+        })
     }
 }
 
@@ -151,7 +172,9 @@ fn serve_in_turn<D: Disk>(
         serve(stream, Arc::clone(disk), Arc::clone(pool));
         let mut lease = lease.lock();
         lease.holder = None;
-        let Some((next, front_end)) = lease.waiting.take() else { return };
+        let Some((next, front_end)) = lease.waiting.take() else {
+            return;
+        };
         match Holder::new(&next, front_end) {
             Ok(holder) => lease.holder = Some(holder),
             Err(e) => {
@@ -168,6 +191,9 @@ fn serve_in_turn<D: Disk>(
 fn hung_up(stream: &UnixStream) -> bool {
     let events = PollFlags::RDHUP | PollFlags::HUP;
     let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), events)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1))
 }

@@ -104,7 +104,9 @@ pub struct Exports<D: Disk> {
 
 impl<D: Disk> Clone for Exports<D> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -134,7 +136,10 @@ impl<D: Disk> Exports<D> {
         let shared = Arc::new(Shared {
             options,
             pool,
-            table: Mutex::new(Table { by_name: BTreeMap::new(), next_id: 0 }),
+            table: Mutex::new(Table {
+                by_name: BTreeMap::new(),
+                next_id: 0,
+            }),
             epoll,
             bell,
             closing: AtomicBool::new(false),
@@ -163,7 +168,9 @@ impl<D: Disk> Exports<D> {
         let path = socket.path().to_owned();
         let id = table.next_id;
         let event = EpollEvent::new(EventSet::IN, id);
-        shared.epoll.ctl(ControlOperation::Add, socket.as_raw_fd(), event)?;
+        shared
+            .epoll
+            .ctl(ControlOperation::Add, socket.as_raw_fd(), event)?;
         table.next_id += 1;
         let export = Arc::new(Export::new(disk, socket, Arc::clone(&shared.pool)));
         table.by_name.insert(name, (id, export));
@@ -177,7 +184,10 @@ impl<D: Disk> Exports<D> {
             return Err(ExportError::NotFound(name.to_owned()));
         };
         if let Err(front_end) = export.retire() {
-            return Err(ExportError::Attached { name: name.to_owned(), front_end });
+            return Err(ExportError::Attached {
+                name: name.to_owned(),
+                front_end,
+            });
         }
         let _ = self.shared.epoll.ctl(
             ControlOperation::Delete,
@@ -191,7 +201,11 @@ impl<D: Disk> Exports<D> {
     /// All sockets, by name.
     pub fn list(&self) -> Vec<ExportStatus> {
         let table = self.shared.table.lock();
-        table.by_name.values().map(|(_, export)| export.status()).collect()
+        table
+            .by_name
+            .values()
+            .map(|(_, export)| export.status())
+            .collect()
     }
 
     /// One vDisk's socket.
@@ -217,8 +231,10 @@ impl<D: Disk> Exports<D> {
             log::error!("the accepting thread had panicked");
         }
         // All are told before the first is waited for.
-        let threads: Vec<_> =
-            exports.values().filter_map(|(_, export)| export.hang_up()).collect();
+        let threads: Vec<_> = exports
+            .values()
+            .filter_map(|(_, export)| export.hang_up())
+            .collect();
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a session had panicked");
@@ -239,11 +255,16 @@ impl<D: Disk> Shared<D> {
                     return;
                 }
             };
-            for event in events.iter().take(count).filter(|event| event.data() != BELL) {
+            for event in events
+                .iter()
+                .take(count)
+                .filter(|event| event.data() != BELL)
+            {
                 let export = {
                     let table = self.table.lock();
                     let mut all = table.by_name.values();
-                    all.find(|(id, _)| *id == event.data()).map(|(_, export)| Arc::clone(export))
+                    all.find(|(id, _)| *id == event.data())
+                        .map(|(_, export)| Arc::clone(export))
                 };
                 let Some(export) = export else { continue };
                 if let Err(e) = export.accept() {

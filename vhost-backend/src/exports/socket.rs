@@ -71,14 +71,24 @@ impl Socket {
         if path.as_os_str().len() > PATH_MAX {
             return Err(SocketError::PathTooLong(path));
         }
-        let io = |source: std::io::Error| SocketError::Io { path: path.clone(), source };
+        let io = |source: std::io::Error| SocketError::Io {
+            path: path.clone(),
+            source,
+        };
         remove_stale(&path)?;
         let listener = bind(&path).map_err(io)?;
         let made = std::fs::symlink_metadata(&path).map_err(io)?;
-        let socket = Self { listener, path: path.clone(), inode: made.ino() };
+        let socket = Self {
+            listener,
+            path: path.clone(),
+            inode: made.ino(),
+        };
         if let Some(group) = options.group {
-            chown(&path, None, Some(group))
-                .map_err(|source| SocketError::Group { path: path.clone(), group, source })?;
+            chown(&path, None, Some(group)).map_err(|source| SocketError::Group {
+                path: path.clone(),
+                group,
+                source,
+            })?;
         }
         // The umask may have taken more than we wanted.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE)).map_err(io)?;
@@ -98,7 +108,12 @@ impl Socket {
                 Ok(Some(stream))
             }
             // The peer may have gone again.
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::ConnectionAborted) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::ConnectionAborted
+                ) =>
+            {
                 Ok(None)
             }
             Err(e) => Err(e),
@@ -122,7 +137,10 @@ impl Drop for Socket {
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
-    let io = |source| SocketError::Io { path: path.to_owned(), source };
+    let io = |source| SocketError::Io {
+        path: path.to_owned(),
+        source,
+    };
     match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(io(e)),

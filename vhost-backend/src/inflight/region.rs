@@ -101,10 +101,18 @@ impl InflightRegion {
     ) -> Result<Arc<Self>, InflightError> {
         let need = Self::len_for(queues, queue_size);
         if len < need {
-            return Err(InflightError::TooSmall { len, queues, queue_size });
+            return Err(InflightError::TooSmall {
+                len,
+                queues,
+                queue_size,
+            });
         }
         let map = Mapping::new(file, offset, need, "in-flight region")?;
-        Ok(Arc::new(Self { map, queues, queue_size }))
+        Ok(Arc::new(Self {
+            map,
+            queues,
+            queue_size,
+        }))
     }
 
     /// One queue's part, if the region has one for it.
@@ -158,22 +166,34 @@ impl QueueRegion {
 
     /// Whether a head is marked.
     pub fn inflight(&self, head: u16) -> bool {
-        self.region.map.load::<u8>(self.state(head, INFLIGHT_AT), Acquire) == Some(1)
+        self.region
+            .map
+            .load::<u8>(self.state(head, INFLIGHT_AT), Acquire)
+            == Some(1)
     }
 
     /// Marks a head, or clears it.
     pub fn set_inflight(&self, head: u16, inflight: bool) {
-        let _ = self.region.map.store(self.state(head, INFLIGHT_AT), u8::from(inflight), Release);
+        let _ = self
+            .region
+            .map
+            .store(self.state(head, INFLIGHT_AT), u8::from(inflight), Release);
     }
 
     /// A head's place in the order of taking.
     pub fn counter(&self, head: u16) -> u64 {
-        self.region.map.load(self.state(head, COUNTER_AT), Acquire).map_or(0, u64::from_le)
+        self.region
+            .map
+            .load(self.state(head, COUNTER_AT), Acquire)
+            .map_or(0, u64::from_le)
     }
 
     /// Stores a head's place in the order of taking.
     pub fn set_counter(&self, head: u16, counter: u64) {
-        let _ = self.region.map.store(self.state(head, COUNTER_AT), counter.to_le(), Release);
+        let _ = self
+            .region
+            .map
+            .store(self.state(head, COUNTER_AT), counter.to_le(), Release);
     }
 
     fn next(&self, head: u16) -> u16 {
@@ -207,7 +227,10 @@ impl QueueRegion {
         base: u16,
     ) -> Result<Recovery, InflightError> {
         if size > self.region.queue_size {
-            return Err(InflightError::QueueSize { region: self.region.queue_size, ring: size });
+            return Err(InflightError::QueueSize {
+                region: self.region.queue_size,
+                ring: size,
+            });
         }
         match self.load_u16(self.base + VERSION_AT) {
             0 => return Ok(self.start_afresh(size, used, base, None)),
@@ -247,7 +270,9 @@ impl QueueRegion {
         }
         Ok(Recovery {
             next_avail: used.wrapping_add(count),
-            counter: found.last().map_or(0, |(counter, _)| counter.wrapping_add(1)),
+            counter: found
+                .last()
+                .map_or(0, |(counter, _)| counter.wrapping_add(1)),
             heads: found.into_iter().map(|(_, head)| head).collect(),
             discarded: None,
         })
@@ -267,7 +292,12 @@ impl QueueRegion {
         self.set_used_idx(used);
         // Last: before it, a death finds a region without history, which is what it still is.
         self.store_u16(self.base + VERSION_AT, VERSION);
-        Recovery { heads: Vec::new(), next_avail: base, counter: 0, discarded }
+        Recovery {
+            heads: Vec::new(),
+            next_avail: base,
+            counter: 0,
+            discarded,
+        }
     }
 }
 

@@ -56,7 +56,10 @@ impl Tracker {
     }
 
     fn occupy(&mut self, head: u16) -> Result<(), RingError> {
-        let busy = self.busy.get_mut(usize::from(head)).ok_or(RingError::Head(head))?;
+        let busy = self
+            .busy
+            .get_mut(usize::from(head))
+            .ok_or(RingError::Head(head))?;
         if std::mem::replace(busy, true) {
             return Err(RingError::HeadTwice(head));
         }

@@ -21,17 +21,27 @@ pub struct DirtyLog {
 impl DirtyLog {
     /// Maps the log that a front end handed over.
     pub fn new(file: File, offset: u64, len: u64) -> Result<Self, MapError> {
-        Ok(Self { map: Mapping::new(file, offset, len, "dirty log")? })
+        Ok(Self {
+            map: Mapping::new(file, offset, len, "dirty log")?,
+        })
     }
 
     /// Notes the pages of `len` bytes at guest address `guest`. Pages that the log has no room for are the front
     /// end's own loss: it said how large the log is.
     pub fn mark(&self, guest: u64, len: u64) {
-        let Some(last) = len.checked_sub(1).and_then(|l| guest.checked_add(l)) else { return };
+        let Some(last) = len.checked_sub(1).and_then(|l| guest.checked_add(l)) else {
+            return;
+        };
         for page in (guest >> PAGE_SHIFT)..=(last >> PAGE_SHIFT) {
-            let Ok(byte) = usize::try_from(page / 8) else { return };
-            let Some(slice) = self.map.slice(byte, 1) else { return };
-            let Ok(cell) = slice.get_atomic_ref::<AtomicU8>(0) else { return };
+            let Ok(byte) = usize::try_from(page / 8) else {
+                return;
+            };
+            let Some(slice) = self.map.slice(byte, 1) else {
+                return;
+            };
+            let Ok(cell) = slice.get_atomic_ref::<AtomicU8>(0) else {
+                return;
+            };
             let bit = 1u8 << (page % 8);
             // Always the read-modify-write, never "load, and set if clear": without the full barrier in it, the
             // front end could clear the bit and read the page before our data has left the store buffer.

@@ -52,7 +52,9 @@ impl GuestMemory {
     pub fn new(regions: impl IntoIterator<Item = (RegionSpec, File)>) -> Result<Self, MapError> {
         regions
             .into_iter()
-            .try_fold(Self::default(), |memory, (spec, file)| memory.with(spec, file))
+            .try_fold(Self::default(), |memory, (spec, file)| {
+                memory.with(spec, file)
+            })
     }
 
     /// The same memory with one more region.
@@ -62,10 +64,14 @@ impl GuestMemory {
         if count > Self::MAX_REGIONS {
             return Err(MapError::TooMany(count));
         }
-        let wraps = spec.guest.checked_add(spec.len).is_none()
-            || spec.user.checked_add(spec.len).is_none();
+        let wraps =
+            spec.guest.checked_add(spec.len).is_none() || spec.user.checked_add(spec.len).is_none();
         if wraps {
-            return Err(MapError::Range { what: WHAT, len: spec.len, offset: spec.guest });
+            return Err(MapError::Range {
+                what: WHAT,
+                len: spec.len,
+                offset: spec.guest,
+            });
         }
         let taken = |r: &&Arc<Region>| {
             spec.guest < r.spec.guest + r.spec.len && r.spec.guest < spec.guest + spec.len
@@ -98,7 +104,10 @@ impl GuestMemory {
     }
 
     fn region_at(&self, guest: u64) -> Option<(usize, &Region)> {
-        let index = self.regions.partition_point(|r| r.spec.guest <= guest).checked_sub(1)?;
+        let index = self
+            .regions
+            .partition_point(|r| r.spec.guest <= guest)
+            .checked_sub(1)?;
         let region = self.regions.get(index)?;
         (guest - region.spec.guest < region.spec.len).then_some((index, region.as_ref()))
     }
@@ -134,12 +143,7 @@ impl GuestMemory {
     }
 
     /// Splits a guest range into pieces of regions and hands each to `push`; adjacent regions are crossed.
-    pub fn resolve(
-        &self,
-        mut guest: u64,
-        mut len: u64,
-        mut push: impl FnMut(Place),
-    ) -> Option<()> {
+    pub fn resolve(&self, mut guest: u64, mut len: u64, mut push: impl FnMut(Place)) -> Option<()> {
         while len > 0 {
             let (index, region) = self.region_at(guest)?;
             let offset = guest - region.spec.guest;
@@ -191,7 +195,10 @@ impl GuestMemory {
         if offset.checked_add(size_of::<T>())? > place.len {
             return None;
         }
-        self.regions.get(place.region as usize)?.map.load(place.offset.checked_add(offset)?, order)
+        self.regions
+            .get(place.region as usize)?
+            .map
+            .load(place.offset.checked_add(offset)?, order)
     }
 
     /// Writes an aligned integer at `offset` of a place.
@@ -207,7 +214,10 @@ impl GuestMemory {
             return None;
         }
         let at = place.offset.checked_add(offset)?;
-        self.regions.get(place.region as usize)?.map.store(at, value, order)
+        self.regions
+            .get(place.region as usize)?
+            .map
+            .store(at, value, order)
     }
 
     /// Copies out of a segment, starting `skip` bytes into it.
@@ -221,7 +231,9 @@ impl GuestMemory {
     #[inline]
     pub(super) fn copy_in(&self, segment: &Segment, skip: usize, from: &[u8]) -> Option<()> {
         let region = self.regions.get(segment.region as usize)?;
-        let slice = region.map.slice(segment.offset.checked_add(skip)?, from.len())?;
+        let slice = region
+            .map
+            .slice(segment.offset.checked_add(skip)?, from.len())?;
         slice.copy_from(from);
         Some(())
     }
@@ -246,7 +258,12 @@ impl Place {
 
     /// As a piece of a payload that begins at `start` of it.
     pub(crate) fn segment(self, start: usize) -> Segment {
-        Segment { start, region: self.region, offset: self.offset, len: self.len }
+        Segment {
+            start,
+            region: self.region,
+            offset: self.offset,
+            len: self.len,
+        }
     }
 }
 

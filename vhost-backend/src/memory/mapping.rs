@@ -4,9 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use vm_memory::{
-    AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice,
-};
+use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 /// The kernel's magic number of hugetlbfs; its mappings must be aligned to the huge page size.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
@@ -77,7 +75,10 @@ impl Mapping {
     /// Maps `len` bytes at `offset` of `file`; `what` names it in errors.
     pub fn new(file: File, offset: u64, len: u64, what: &'static str) -> Result<Self, MapError> {
         let range = MapError::Range { what, len, offset };
-        let io = |source: rustix::io::Errno| MapError::Io { what, source: source.into() };
+        let io = |source: rustix::io::Errno| MapError::Io {
+            what,
+            source: source.into(),
+        };
         let end = match offset.checked_add(len) {
             Some(end) if len > 0 && end <= i64::MAX as u64 => end,
             _ => return Err(range),
@@ -85,12 +86,19 @@ impl Mapping {
         let stat = rustix::fs::fstat(file.as_fd()).map_err(io)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         if end > size {
-            return Err(MapError::TooShort { what, end, file: size });
+            return Err(MapError::TooShort {
+                what,
+                end,
+                file: size,
+            });
         }
         let kind = rustix::fs::fstatfs(file.as_fd()).map_err(io)?;
-        #[expect(clippy::unnecessary_cast, reason = "its type differs between architectures")]
         let huge = kind.f_type as u64 & 0xffff_ffff == HUGETLBFS_MAGIC;
-        let align = if huge { u64::try_from(kind.f_bsize).unwrap_or(PAGE).max(PAGE) } else { PAGE };
+        let align = if huge {
+            u64::try_from(kind.f_bsize).unwrap_or(PAGE).max(PAGE)
+        } else {
+            PAGE
+        };
         let start = offset - offset % align;
         let bias = offset - start;
         let whole = if huge {
@@ -98,13 +106,19 @@ impl Mapping {
         } else {
             len + bias
         };
-        let (Ok(whole), Ok(bias), Ok(len)) =
-            (usize::try_from(whole), usize::try_from(bias), usize::try_from(len))
-        else {
+        let (Ok(whole), Ok(bias), Ok(len)) = (
+            usize::try_from(whole),
+            usize::try_from(bias),
+            usize::try_from(len),
+        ) else {
             return Err(MapError::Range { what, len, offset });
         };
-        let map = MmapRegion::from_file(FileOffset::new(file, start), whole)
-            .map_err(|e| MapError::Io { what, source: std::io::Error::other(e) })?;
+        let map = MmapRegion::from_file(FileOffset::new(file, start), whole).map_err(|e| {
+            MapError::Io {
+                what,
+                source: std::io::Error::other(e),
+            }
+        })?;
         Ok(Self { map, bias, len })
     }
 
@@ -136,6 +150,8 @@ impl Mapping {
     /// An aligned integer, written once.
     #[inline]
     pub fn store<T: AtomicAccess>(&self, offset: usize, value: T, order: Ordering) -> Option<()> {
-        self.slice(offset, size_of::<T>())?.store(value, 0, order).ok()
+        self.slice(offset, size_of::<T>())?
+            .store(value, 0, order)
+            .ok()
     }
 }

@@ -32,7 +32,11 @@ impl GuestPayload {
     /// `segments` must be resolved against `memory`.
     pub fn new(memory: Arc<GuestMemory>, segments: Vec<Segment>) -> Self {
         let len = segments.iter().map(|s| s.len).sum();
-        Self { memory, segments, len }
+        Self {
+            memory,
+            segments,
+            len,
+        }
     }
 
     /// Notes every page of it as written. Called once the data has arrived, never before: a page that is noted
@@ -99,7 +103,10 @@ impl Payload for GuestPayload {
 pub fn cut(segments: &[Segment], from: usize, len: usize, out: &mut Vec<Segment>) {
     let end = from.saturating_add(len);
     for segment in segments {
-        let (start, stop) = (segment.start.max(from), (segment.start + segment.len).min(end));
+        let (start, stop) = (
+            segment.start.max(from),
+            (segment.start + segment.len).min(end),
+        );
         if start < stop {
             out.push(Segment {
                 start: start - from,

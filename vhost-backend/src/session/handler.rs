@@ -67,8 +67,12 @@ impl<D: Disk> Handler<D> {
 
     /// Stops all queues, and returns when nothing is in flight. All are told before the first is waited for.
     pub fn stop_all(&mut self) {
-        let ends: Vec<_> =
-            self.vrings.iter_mut().filter_map(|v| v.running.take()).map(stop).collect();
+        let ends: Vec<_> = self
+            .vrings
+            .iter_mut()
+            .filter_map(|v| v.running.take())
+            .map(stop)
+            .collect();
         for end in ends.into_iter().flatten() {
             let _ = end.recv();
         }
@@ -83,14 +87,19 @@ impl<D: Disk> Handler<D> {
     /// Starts a queue that has become complete, or tells its worker what has changed.
     fn settle(&mut self, index: u32) -> Result<()> {
         let (shared, features) = (&self.shared, self.features);
-        let vring = self.vrings.get_mut(index as usize).ok_or(Error::InvalidParam)?;
+        let vring = self
+            .vrings
+            .get_mut(index as usize)
+            .ok_or(Error::InvalidParam)?;
         let named = |e: &dyn std::fmt::Display| refused(format_args!("queue {index}: {e}"));
         let wiring = vring.wiring(shared).map_err(|e| named(&e))?;
         match (&vring.running, wiring) {
             (Some(Running { worker, key }), Some(wiring)) => {
                 worker.rewire(*key, wiring).map_err(|e| named(&e))
             }
-            (Some(_), None) => Err(named(&"it is being served and can't lose its memory or kick")),
+            (Some(_), None) => Err(named(
+                &"it is being served and can't lose its memory or kick",
+            )),
             (None, Some(wiring)) if wiring.enabled => {
                 let inflight = match &shared.inflight {
                     Some(region) => {
@@ -109,7 +118,10 @@ impl<D: Disk> Handler<D> {
                     inflight,
                     wiring,
                 };
-                let worker = self.pool.next().ok_or_else(|| named(&StartError::WorkerGone))?;
+                let worker = self
+                    .pool
+                    .next()
+                    .ok_or_else(|| named(&StartError::WorkerGone))?;
                 let key = worker.start(setup).map_err(|e| named(&e))?;
                 vring.running = Some(Running { worker, key });
                 Ok(())
@@ -143,11 +155,16 @@ impl<D: Disk> Handler<D> {
             .filter(|(_, vring)| matches!(vring.wiring(&self.shared), Ok(Some(_))))
             .map(|(index, _)| index)
             .collect();
-        complete.into_iter().try_for_each(|index| self.settle(index))
+        complete
+            .into_iter()
+            .try_for_each(|index| self.settle(index))
     }
 
     fn shape(&self) -> DiskShape {
-        DiskShape { size: self.disk.size(), write_cache: self.disk.write_cache() }
+        DiskShape {
+            size: self.disk.size(),
+            write_cache: self.disk.write_cache(),
+        }
     }
 }
 
@@ -158,7 +175,9 @@ fn stop<D>(running: Running<D>) -> Option<Receiver<Stopped>> {
 impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     fn set_owner(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.owned, true) {
-            return Err(Error::InvalidOperation("this connection has an owner already"));
+            return Err(Error::InvalidOperation(
+                "this connection has an owner already",
+            ));
         }
         Ok(())
     }
@@ -188,7 +207,9 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         let offered = Features::offered(self.disk.read_only()).0;
         if features & !offered != 0 {
             let unknown = features & !offered;
-            return Err(refused(format_args!("features {unknown:#x} were not offered")));
+            return Err(refused(format_args!(
+                "features {unknown:#x} were not offered"
+            )));
         }
         let new = Features(features);
         let changed = (new.0 ^ self.features.0) & !(1 << Features::LOG_ALL);
@@ -236,7 +257,9 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
             )));
         }
         if vring.running.is_some() && vring.size != size {
-            return Err(refused(format_args!("queue {index} is being served, its size can't change")));
+            return Err(refused(format_args!(
+                "queue {index} is being served, its size can't change"
+            )));
         }
         vring.size = size;
         self.settle(index)
@@ -252,17 +275,24 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         available: u64,
         log: u64,
     ) -> Result<()> {
-        let used_log =
-            flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log);
-        self.vring(index)?.addresses =
-            Some(Addresses { table: descriptor, avail: available, used, used_log });
+        let used_log = flags
+            .contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG)
+            .then_some(log);
+        self.vring(index)?.addresses = Some(Addresses {
+            table: descriptor,
+            avail: available,
+            used,
+            used_log,
+        });
         self.settle(index)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         let vring = self.vring(index)?;
         if vring.running.is_some() {
-            return Err(refused(format_args!("queue {index} is being served, its base can't change")));
+            return Err(refused(format_args!(
+                "queue {index} is being served, its base can't change"
+            )));
         }
         vring.base = u16::try_from(base)
             .map_err(|_| refused(format_args!("queue {index}: a base of {base}")))?;
@@ -274,8 +304,10 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         let vring = self.vring(index)?;
         if let Some(running) = vring.running.take() {
             let end = stop(running).ok_or_else(|| refused(StartError::WorkerGone))?;
-            let Stopped { next_avail, left_in_flight } =
-                end.recv().map_err(|_| refused(StartError::WorkerGone))?;
+            let Stopped {
+                next_avail,
+                left_in_flight,
+            } = end.recv().map_err(|_| refused(StartError::WorkerGone))?;
             vring.base = next_avail;
             if left_in_flight > 0 {
                 log::warn!(
@@ -290,20 +322,27 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let file = fd.ok_or_else(|| refused("a queue without a kick descriptor would have to be polled"))?;
+        let file =
+            fd.ok_or_else(|| refused("a queue without a kick descriptor would have to be polled"))?;
         let kick = Kick::new(file).map_err(refused)?;
         self.vring(index.into())?.kick = Some(Arc::new(kick));
         self.settle(index.into())
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let call = fd.map(|file| Call::new(file, "call")).transpose().map_err(refused)?;
+        let call = fd
+            .map(|file| Call::new(file, "call"))
+            .transpose()
+            .map_err(refused)?;
         self.vring(index.into())?.call = call.map(Arc::new);
         self.settle(index.into())
     }
 
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let err = fd.map(|file| Call::new(file, "error")).transpose().map_err(refused)?;
+        let err = fd
+            .map(|file| Call::new(file, "error"))
+            .transpose()
+            .map_err(refused)?;
         self.vring(index.into())?.err = err.map(Arc::new);
         self.settle(index.into())
     }
@@ -315,7 +354,9 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
         let unknown = features & !PROTOCOL_FEATURES.bits();
         if unknown != 0 {
-            return Err(refused(format_args!("protocol features {unknown:#x} were not offered")));
+            return Err(refused(format_args!(
+                "protocol features {unknown:#x} were not offered"
+            )));
         }
         self.protocol = features;
         Ok(())
@@ -352,7 +393,11 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
             }
             // The device ignores writes to fields that are read-only (virtio 2.5.3).
             _ => {
-                log::debug!("{}: {} bytes of configuration at {offset} ignored", self.disk.name(), buf.len());
+                log::debug!(
+                    "{}: {} bytes of configuration at {offset} ignored",
+                    self.disk.name(),
+                    buf.len()
+                );
                 Ok(())
             }
         }
@@ -371,14 +416,29 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         check_inflight(queues, queue_size)?;
         let file = InflightRegion::create(queues, queue_size).map_err(refused)?;
         let mmap_size = InflightRegion::len_for(queues, queue_size);
-        Ok((VhostUserInflight { mmap_size, mmap_offset: 0, num_queues: queues, queue_size }, file))
+        Ok((
+            VhostUserInflight {
+                mmap_size,
+                mmap_offset: 0,
+                num_queues: queues,
+                queue_size,
+            },
+            file,
+        ))
     }
 
     fn set_inflight_fd(&mut self, region: &VhostUserInflight, file: File) -> Result<()> {
         if self.running() > 0 {
-            return Err(Error::InvalidOperation("queues are being served with another region"));
+            return Err(Error::InvalidOperation(
+                "queues are being served with another region",
+            ));
         }
-        let VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = *region;
+        let VhostUserInflight {
+            mmap_size,
+            mmap_offset,
+            num_queues,
+            queue_size,
+        } = *region;
         check_inflight(num_queues, queue_size)?;
         let region = InflightRegion::attach(file, mmap_offset, mmap_size, num_queues, queue_size);
         self.shared.inflight = Some(region.map_err(refused)?);
@@ -418,15 +478,21 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         _: VhostTransferStatePhase,
         _: File,
     ) -> Result<Option<File>> {
-        Err(Error::InvalidOperation("there is no device state outside the store"))
+        Err(Error::InvalidOperation(
+            "there is no device state outside the store",
+        ))
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(Error::InvalidOperation("there is no device state outside the store"))
+        Err(Error::InvalidOperation(
+            "there is no device state outside the store",
+        ))
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(Error::InvalidOperation("there are no shared memory regions"))
+        Err(Error::InvalidOperation(
+            "there are no shared memory regions",
+        ))
     }
 
     /// Answered when every worker notes its writes in the new log.

@@ -23,7 +23,10 @@ impl FrontEnd {
     /// The peer of a socket, as it was when it connected.
     pub fn of(stream: &UnixStream) -> std::io::Result<Self> {
         let peer = rustix::net::sockopt::socket_peercred(stream)?;
-        Ok(Self { pid: peer.pid.as_raw_nonzero().get(), uid: peer.uid.as_raw() })
+        Ok(Self {
+            pid: peer.pid.as_raw_nonzero().get(),
+            uid: peer.uid.as_raw(),
+        })
     }
 }
 
@@ -53,6 +56,8 @@ pub fn serve<D: Disk>(stream: UnixStream, disk: Arc<D>, pool: Arc<Pool<D>>) {
         error => log::warn!("{name}: the connection is closed: {error}"),
     }
     // The socket stays open until then: a front end that stops us waits for this.
-    let mut handler = handler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut handler = handler
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     handler.stop_all();
 }

@@ -19,8 +19,16 @@ const SIZE: usize = 8 << 20;
 
 /// Offers a write of `data` at `sector`; the head and the status byte's address.
 fn write(guest: &mut Guest, queue: u16, sector: u64, data: &[u8]) -> (u16, u64) {
-    let (header, from, status) = (guest.header(OUT, sector), guest.filled(data), guest.filled(&[9]));
-    let chain = [seg_out(header, 16), seg_out(from, data.len() as u32), seg_in(status, 1)];
+    let (header, from, status) = (
+        guest.header(OUT, sector),
+        guest.filled(data),
+        guest.filled(&[9]),
+    );
+    let chain = [
+        seg_out(header, 16),
+        seg_out(from, data.len() as u32),
+        seg_in(status, 1),
+    ];
     (guest.send(queue, &chain), status)
 }
 
@@ -33,7 +41,9 @@ fn read(guest: &mut Guest, queue: u16, sector: u64, len: u32) -> (u16, u64, u64)
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed).collect()
+    (0..len)
+        .map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed)
+        .collect()
 }
 
 fn status(guest: &Guest, at: u64) -> u8 {
@@ -66,7 +76,9 @@ fn reads_return_what_writes_wrote_and_lengths_are_right() {
     assert_eq!(guest.wait(0, 1), [(head, 12 * 512 + 1)]);
     assert_eq!(status(&guest, ok), 0);
     assert_eq!(guest.read(into, 12 * 512), data);
-    eventually("a call on each queue", || attached.calls(0) + attached.calls(1) > 0);
+    eventually("a call on each queue", || {
+        attached.calls(0) + attached.calls(1) > 0
+    });
 }
 
 #[test]
@@ -90,7 +102,11 @@ fn descriptors_may_be_cut_anywhere() {
     // Data and status in one buffer, by an indirect table.
     let header = guest.header(IN, 5);
     let into = guest.filled(&vec![9; 1025]);
-    let buffers = [seg_out(header, 16), seg_in(into, 700), seg_in(into + 700, 325)];
+    let buffers = [
+        seg_out(header, 16),
+        seg_in(into, 700),
+        seg_in(into + 700, 325),
+    ];
     let head = guest.indirect_chain(0, &buffers);
     attached.kick(0);
     assert_eq!(guest.wait(0, 1), [(first, 1)]);
@@ -141,11 +157,27 @@ fn every_kind_of_refusal_has_its_status() {
     assert_eq!(ask(FLUSH, 0, &[], 0), (0, 1));
     assert_eq!(ask(GET_ID, 0, &[], 20), (0, 21));
     assert_eq!(ask(GET_ID, 0, &[], 7), (0, 8));
-    assert_eq!(ask(DISCARD, 0, &range(0, 8, 1), 0), (2, 1), "unmap in a discard");
-    assert_eq!(ask(ZEROES, 0, &range(0, 8, 2), 0), (2, 1), "an unknown flag");
-    assert_eq!(ask(DISCARD, 0, &range(end, 1, 0), 0), (1, 1), "past the end");
+    assert_eq!(
+        ask(DISCARD, 0, &range(0, 8, 1), 0),
+        (2, 1),
+        "unmap in a discard"
+    );
+    assert_eq!(
+        ask(ZEROES, 0, &range(0, 8, 2), 0),
+        (2, 1),
+        "an unknown flag"
+    );
+    assert_eq!(
+        ask(DISCARD, 0, &range(end, 1, 0), 0),
+        (1, 1),
+        "past the end"
+    );
     assert_eq!(ask(DISCARD, 0, &[0; 15], 0), (1, 1), "half a range");
-    assert_eq!(ask(DISCARD, 0, &vec![0; 65 * 16], 0), (1, 1), "too many ranges");
+    assert_eq!(
+        ask(DISCARD, 0, &vec![0; 65 * 16], 0),
+        (1, 1),
+        "too many ranges"
+    );
     let two = [range(8, 8, 0), range(64, 16, 1)].concat();
     disk.seen.lock().clear();
     assert_eq!(ask(ZEROES, 0, &two, 0), (0, 1));
@@ -158,7 +190,10 @@ fn every_kind_of_refusal_has_its_status() {
     assert_eq!(seen, want);
     // One bad range, and nothing of the request is done.
     disk.seen.lock().clear();
-    assert_eq!(ask(ZEROES, 0, &[range(8, 8, 0), range(end, 1, 0)].concat(), 0), (1, 1));
+    assert_eq!(
+        ask(ZEROES, 0, &[range(8, 8, 0), range(end, 1, 0)].concat(), 0),
+        (1, 1)
+    );
     assert_eq!(disk.seen(), []);
     disk.play(Trick::Fail);
     assert_eq!(ask(IN, 0, &[], 512), (1, 1));
@@ -192,14 +227,24 @@ fn malformed_requests_are_given_back_and_the_queue_goes_on() {
         &[seg_out(header, 16)],
         &[seg_in(ok, 1), seg_out(header, 16)],
         &[seg_out(header, 16), seg_in(0x10, 512), seg_in(ok, 1)],
-        &[seg_out(header, 16), seg_in(u64::MAX - 3, 512), seg_in(ok, 1)],
+        &[
+            seg_out(header, 16),
+            seg_in(u64::MAX - 3, 512),
+            seg_in(ok, 1),
+        ],
         &[seg_out(header, 9), seg_in(ok, 1)],
-        &[seg_out(header, 16), seg_in(header, 512), seg_in(u64::MAX, 1)],
+        &[
+            seg_out(header, 16),
+            seg_in(header, 512),
+            seg_in(u64::MAX, 1),
+        ],
     ];
     for (i, chain) in bad.iter().enumerate() {
         let head = guest.send(0, chain);
         attached.kick(0);
-        let [(used, len)] = guest.wait(0, 1)[..] else { panic!() };
+        let [(used, len)] = guest.wait(0, 1)[..] else {
+            panic!()
+        };
         assert_eq!(used, head);
         assert!(len <= 1, "chain {i}");
     }
@@ -216,7 +261,9 @@ fn requests_complete_out_of_order_and_a_big_one_in_parts() {
     let mut guest = Guest::new(1, 64);
     let attached = connect(&guest, &disk, &pool, Connect::default());
     disk.play(Trick::Hold);
-    let heads: Vec<_> = (0..4).map(|i| write(&mut guest, 0, i, &[i as u8; 512]).0).collect();
+    let heads: Vec<_> = (0..4)
+        .map(|i| write(&mut guest, 0, i, &[i as u8; 512]).0)
+        .collect();
     attached.kick(0);
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(guest.used_index(0), 0);
@@ -229,7 +276,13 @@ fn requests_complete_out_of_order_and_a_big_one_in_parts() {
     write(&mut guest, 0, 16, &data);
     attached.kick(0);
     guest.wait(0, 1);
-    assert_eq!(disk.seen(), [Seen::Write(8192, 4 << 20), Seen::Write(8192 + (4 << 20), 2 << 20)]);
+    assert_eq!(
+        disk.seen(),
+        [
+            Seen::Write(8192, 4 << 20),
+            Seen::Write(8192 + (4 << 20), 2 << 20)
+        ]
+    );
     assert!(disk.data.lock()[8192..8192 + data.len()] == data);
 }
 
@@ -239,14 +292,18 @@ fn event_idx_suppresses_calls_until_the_guest_wants_one() {
     let pool = pool(std::slice::from_ref(&disk));
     let mut guest = Guest::new(1, 64);
     let attached = connect(&guest, &disk, &pool, Connect::default());
-    eventually("the unconditional call at the start", || attached.calls(0) == 1);
+    eventually("the unconditional call at the start", || {
+        attached.calls(0) == 1
+    });
     guest.set_used_event(0, 2);
     for i in 0..3u16 {
         write(&mut guest, 0, 0, &[1; 512]);
         attached.kick(0);
         guest.wait(0, 1);
         let wanted = u64::from(i == 2);
-        eventually("the queue asks for kicks again", || guest.avail_event(0) == i + 1);
+        eventually("the queue asks for kicks again", || {
+            guest.avail_event(0) == i + 1
+        });
         assert_eq!(attached.calls(0), wanted, "after request {i}");
     }
 }
@@ -256,15 +313,22 @@ fn without_event_idx_flags_decide() {
     let disk = RamDisk::new("d", SIZE);
     let pool = pool(std::slice::from_ref(&disk));
     let mut guest = Guest::new(1, 64);
-    let how = Connect { without: vec![Features::EVENT_IDX], ..Default::default() };
+    let how = Connect {
+        without: vec![Features::EVENT_IDX],
+        ..Default::default()
+    };
     let attached = connect(&guest, &disk, &pool, how);
-    eventually("the unconditional call at the start", || attached.calls(0) == 1);
+    eventually("the unconditional call at the start", || {
+        attached.calls(0) == 1
+    });
     let avail = MEMORY_AT + guest.rings(0)[1];
     guest.write(avail, &1u16.to_le_bytes());
     write(&mut guest, 0, 0, &[1; 512]);
     attached.kick(0);
     guest.wait(0, 1);
-    eventually("the queue asks for kicks again", || guest.used_flags(0) == 0);
+    eventually("the queue asks for kicks again", || {
+        guest.used_flags(0) == 0
+    });
     assert_eq!(attached.calls(0), 0);
     guest.write(avail, &0u16.to_le_bytes());
     write(&mut guest, 0, 0, &[1; 512]);
@@ -297,10 +361,16 @@ fn the_write_cache_is_switched_through_the_configuration() {
     let mut attached = connect(&guest, &disk, &pool, Connect::default());
     let flags = VhostUserConfigFlags::empty();
     let get = |front: &mut vhost::vhost_user::Frontend| {
-        front.get_config(0, 60, VhostUserConfigFlags::empty(), &[0; 60]).unwrap().1
+        front
+            .get_config(0, 60, VhostUserConfigFlags::empty(), &[0; 60])
+            .unwrap()
+            .1
     };
     let config = get(&mut attached.front);
-    assert_eq!(u64::from_le_bytes(*config.first_chunk().unwrap()), SIZE as u64 / 512);
+    assert_eq!(
+        u64::from_le_bytes(*config.first_chunk().unwrap()),
+        SIZE as u64 / 512
+    );
     assert_eq!(config[32], 1);
     attached.front.set_config(32, flags, &[0]).unwrap();
     assert!(!crate::engine::Disk::write_cache(&*disk));
@@ -344,7 +414,11 @@ fn requests_that_wait_for_space_do_not_hold_a_stop_up() {
     assert_eq!(attached.front.get_vring_base(0).unwrap(), 1);
     disk.play(Trick::None);
     let inflight = attached.hang_up();
-    let how = Connect { inflight, bases: vec![1], ..Default::default() };
+    let how = Connect {
+        inflight,
+        bases: vec![1],
+        ..Default::default()
+    };
     let attached = connect(&guest, &disk, &pool, how);
     assert_eq!(guest.wait(0, 2).len(), 2);
     assert_eq!(disk.data.lock()[..1024], [[1; 512], [2; 512]].concat());
@@ -358,7 +432,11 @@ fn requests_that_wait_for_space_do_not_hold_a_stop_up() {
     disk.play(Trick::None);
     let inflight = attached.hang_up();
     // QEMU says the used index where it doesn't know better; the region knows.
-    let how = Connect { inflight, bases: vec![guest.used_index(0)], ..Default::default() };
+    let how = Connect {
+        inflight,
+        bases: vec![guest.used_index(0)],
+        ..Default::default()
+    };
     let _attached = connect(&guest, &disk, &pool, how);
     guest.wait(0, 1);
     assert_eq!(disk.data.lock()[2048..2560], [4; 512]);
@@ -369,7 +447,10 @@ fn without_a_region_a_stalled_request_that_is_not_the_last_fails() {
     let disk = RamDisk::new("d", SIZE);
     let pool = pool(std::slice::from_ref(&disk));
     let mut guest = Guest::new(1, 64);
-    let how = Connect { no_inflight: true, ..Default::default() };
+    let how = Connect {
+        no_inflight: true,
+        ..Default::default()
+    };
     let attached = connect(&guest, &disk, &pool, how);
     disk.play(Trick::Full);
     let (_, bad) = write(&mut guest, 0, 4, &[4; 512]);
@@ -409,7 +490,13 @@ fn what_was_in_flight_is_executed_again_in_order_and_nothing_else_is() {
     let inflight = attached.inflight.as_ref().unwrap();
     eventually("all are taken", || {
         let region = crate::inflight::InflightRegion::attach(
-            inflight.1.try_clone().unwrap(), 0, inflight.0.mmap_size, 1, 64).unwrap();
+            inflight.1.try_clone().unwrap(),
+            0,
+            inflight.0.mmap_size,
+            1,
+            64,
+        )
+        .unwrap();
         let queue = region.queue(0).unwrap();
         (0..64).filter(|&head| queue.inflight(head)).count() == 4
     });
@@ -419,10 +506,17 @@ fn what_was_in_flight_is_executed_again_in_order_and_nothing_else_is() {
     let second = pool(std::slice::from_ref(&other));
     write(&mut guest, 0, 9, &[9; 512]);
     let bases = vec![guest.used_index(0)];
-    let how = Connect { inflight: Some(region), bases, ..Default::default() };
+    let how = Connect {
+        inflight: Some(region),
+        bases,
+        ..Default::default()
+    };
     let after = connect(&guest, &other, &second, how);
     guest.wait(0, 5);
-    let want: Vec<_> = [2u64, 3, 4, 5, 9].iter().map(|s| Seen::Write(s * 512, 512)).collect();
+    let want: Vec<_> = [2u64, 3, 4, 5, 9]
+        .iter()
+        .map(|s| Seen::Write(s * 512, 512))
+        .collect();
     assert_eq!(other.seen(), want, "no kick was needed");
     assert!(after.calls(0) >= 1);
     drop(after);
@@ -448,7 +542,7 @@ fn a_head_that_is_offered_twice_breaks_its_queue_and_no_other() {
     disk.play(Trick::None);
     guest.wait(1, 1);
     guest.wait(0, 1);
-    assert_eq!(attached.front.get_vring_base(0).unwrap() , 2);
+    assert_eq!(attached.front.get_vring_base(0).unwrap(), 2);
 }
 
 #[test]
@@ -486,7 +580,10 @@ fn memory_that_lies_is_refused() {
     let pool = pool(std::slice::from_ref(&disk));
     let guest = Guest::new(1, 64);
     let info = memory_info(&guest);
-    let long = VhostUserMemoryRegionInfo { memory_size: info.memory_size + 4096, ..info };
+    let long = VhostUserMemoryRegionInfo {
+        memory_size: info.memory_size + 4096,
+        ..info
+    };
     let second = VhostUserMemoryRegionInfo {
         guest_phys_addr: info.guest_phys_addr + info.memory_size - 4096,
         ..info
@@ -495,7 +592,10 @@ fn memory_that_lies_is_refused() {
     for table in tables {
         let (front, ..) = shake_hands(&disk, &pool, &[]);
         assert!(front.set_mem_table(&table).is_err());
-        assert!(front.get_features().is_err(), "and the connection is closed");
+        assert!(
+            front.get_features().is_err(),
+            "and the connection is closed"
+        );
     }
     let (mut front, ..) = shake_hands(&disk, &pool, &[]);
     front.set_mem_table(&[info]).unwrap();
@@ -527,7 +627,13 @@ fn regions_come_and_go_while_a_queue_runs() {
     attached.kick(0);
     guest.wait(0, 1);
     assert_eq!(status(&guest, ok), 1, "it is gone");
-    assert!(attached.front.remove_mem_region(&memory_info(&guest)).is_err(), "the rings are there");
+    assert!(
+        attached
+            .front
+            .remove_mem_region(&memory_info(&guest))
+            .is_err(),
+        "the rings are there"
+    );
 }
 
 #[test]
@@ -538,8 +644,11 @@ fn written_pages_are_noted_while_logging() {
     let attached = connect(&guest, &disk, &pool, Connect::default());
     let log = File::from(rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     log.set_len(4096).unwrap();
-    let region =
-        VhostUserDirtyLogRegion { mmap_size: 4096, mmap_offset: 0, mmap_handle: log.as_raw_fd() };
+    let region = VhostUserDirtyLogRegion {
+        mmap_size: 4096,
+        mmap_offset: 0,
+        mmap_handle: log.as_raw_fd(),
+    };
     let dirty = || {
         let mut raw = vec![0; 4096];
         std::os::unix::fs::FileExt::read_exact_at(&log, &mut raw, 0).unwrap();
@@ -559,13 +668,21 @@ fn written_pages_are_noted_while_logging() {
     let features = front.get_features().unwrap();
     front.set_features(features).unwrap();
     let used_at = MEMORY_AT + guest.rings(0)[2];
-    front.set_vring_addr(0, &addresses(&guest, 0, Some(used_at))).unwrap();
+    front
+        .set_vring_addr(0, &addresses(&guest, 0, Some(used_at)))
+        .unwrap();
     let header = guest.header(IN, 0);
     guest.send(0, &[seg_out(header, 16), seg_in(into, 8192), seg_in(ok, 1)]);
     attached.kick(0);
     guest.wait(0, 1);
     let page = |at: u64| at >> 12;
-    let mut want = vec![page(used_at), page(into), page(into + 4096), page(into + 8191), page(ok)];
+    let mut want = vec![
+        page(used_at),
+        page(into),
+        page(into + 4096),
+        page(into + 8191),
+        page(ok),
+    ];
     want.sort_unstable();
     want.dedup();
     eventually("the used index is noted", || {
@@ -576,7 +693,9 @@ fn written_pages_are_noted_while_logging() {
     });
     assert_eq!(dirty(), want);
     // Switched off again.
-    front.set_features(features & !(1 << Features::LOG_ALL)).unwrap();
+    front
+        .set_features(features & !(1 << Features::LOG_ALL))
+        .unwrap();
     dirty();
     read(&mut guest, 0, 0, 512);
     attached.kick(0);
@@ -593,7 +712,11 @@ fn descriptors_that_are_no_eventfds_and_odd_sizes_are_refused() {
     let (front, ..) = shake_hands(&disk, &pool, &[]);
     assert!(front.set_vring_num(0, 2048).is_err());
     let (mut front, ..) = shake_hands(&disk, &pool, &[]);
-    let want = VhostUserInflight { num_queues: 65, queue_size: 64, ..Default::default() };
+    let want = VhostUserInflight {
+        num_queues: 65,
+        queue_size: 64,
+        ..Default::default()
+    };
     assert!(front.get_inflight_fd(&want).is_err());
 }
 

@@ -81,7 +81,9 @@ pub struct Shared {
 impl<D> Vring<D> {
     /// The wiring for a worker; `Ok(None)` while something is missing.
     pub fn wiring(&self, shared: &Shared) -> Result<Option<QueueWiring>, &'static str> {
-        let (Some(addresses), Some(kick)) = (self.addresses, &self.kick) else { return Ok(None) };
+        let (Some(addresses), Some(kick)) = (self.addresses, &self.kick) else {
+            return Ok(None);
+        };
         if self.size == 0 || shared.memory.is_empty() {
             return Ok(None);
         }
@@ -98,8 +100,7 @@ impl<D> Vring<D> {
 
     fn places(&self, at: Addresses, shared: &Shared) -> Result<RingPlaces, &'static str> {
         const OUTSIDE: &str = "a ring is not within one region of the guest's memory";
-        let place =
-            |address, len| shared.memory.user_place(address, len).ok_or(OUTSIDE);
+        let place = |address, len| shared.memory.user_place(address, len).ok_or(OUTSIDE);
         Ok(RingPlaces {
             table: place(at.table, descriptor_table_len(self.size))?,
             avail: place(at.avail, avail_len(self.size))?,

@@ -66,11 +66,15 @@ pub fn shake_hands(
     let mut front = Frontend::from_stream(ours, 64);
     let features = front.get_features().unwrap();
     let protocol = front.get_protocol_features().unwrap();
-    front.set_protocol_features(protocol & !VhostUserProtocolFeatures::empty()).unwrap();
+    front
+        .set_protocol_features(protocol & !VhostUserProtocolFeatures::empty())
+        .unwrap();
     front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     front.set_owner().unwrap();
     let logging = 1 << Features::LOG_ALL;
-    let wanted = without.iter().fold(features & !logging, |bits, bit| bits & !(1 << bit));
+    let wanted = without
+        .iter()
+        .fold(features & !logging, |bits, bit| bits & !(1 << bit));
     front.set_features(wanted).unwrap();
     (front, stream, thread)
 }
@@ -109,8 +113,12 @@ pub fn connect(
     for queue in 0..guest.queues() {
         let index = usize::from(queue);
         front.set_vring_num(index, guest.size()).unwrap();
-        front.set_vring_base(index, how.bases.get(index).copied().unwrap_or(0)).unwrap();
-        front.set_vring_addr(index, &addresses(guest, queue, None)).unwrap();
+        front
+            .set_vring_base(index, how.bases.get(index).copied().unwrap_or(0))
+            .unwrap();
+        front
+            .set_vring_addr(index, &addresses(guest, queue, None))
+            .unwrap();
         let (kick, call) = (event(), event());
         front.set_vring_kick(index, &kick).unwrap();
         front.set_vring_call(index, &call).unwrap();
@@ -120,7 +128,14 @@ pub fn connect(
     for index in 0..usize::from(guest.queues()) {
         front.set_vring_enable(index, true).unwrap();
     }
-    Attached { front, kicks, calls, inflight, stream, thread: Some(thread) }
+    Attached {
+        front,
+        kicks,
+        calls,
+        inflight,
+        stream,
+        thread: Some(thread),
+    }
 }
 
 /// What SET_VRING_ADDR says of a queue.

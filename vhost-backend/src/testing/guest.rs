@@ -60,7 +60,12 @@ impl Guest {
             free: (0..size).rev().collect(),
             chains: vec![Vec::new(); size.into()],
         };
-        Self { file, map, queues: (0..queues).map(driver).collect(), buffers: BUFFERS }
+        Self {
+            file,
+            map,
+            queues: (0..queues).map(driver).collect(),
+            buffers: BUFFERS,
+        }
     }
 
     /// Its memory as the backend would map it.
@@ -70,7 +75,12 @@ impl Guest {
     }
 
     pub fn region(&self) -> RegionSpec {
-        RegionSpec { guest: MEMORY_AT, len: MEMORY_LEN, user: USER_AT, offset: 0 }
+        RegionSpec {
+            guest: MEMORY_AT,
+            len: MEMORY_LEN,
+            user: USER_AT,
+            offset: 0,
+        }
     }
 
     pub fn queues(&self) -> u16 {
@@ -91,7 +101,10 @@ impl Guest {
     pub fn buffer(&mut self, len: u64) -> u64 {
         let at = self.buffers;
         self.buffers += len.next_multiple_of(16);
-        assert!(self.buffers <= MEMORY_LEN, "the guest is too small for this test");
+        assert!(
+            self.buffers <= MEMORY_LEN,
+            "the guest is too small for this test"
+        );
         MEMORY_AT + at
     }
 
@@ -103,12 +116,18 @@ impl Guest {
     }
 
     pub fn write(&self, guest: u64, data: &[u8]) {
-        self.map.slice((guest - MEMORY_AT) as usize, data.len()).unwrap().copy_from(data);
+        self.map
+            .slice((guest - MEMORY_AT) as usize, data.len())
+            .unwrap()
+            .copy_from(data);
     }
 
     pub fn read(&self, guest: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
-        self.map.slice((guest - MEMORY_AT) as usize, len).unwrap().copy_to(&mut out);
+        self.map
+            .slice((guest - MEMORY_AT) as usize, len)
+            .unwrap()
+            .copy_to(&mut out);
         out
     }
 
@@ -155,7 +174,14 @@ impl Guest {
         let driver = &mut self.queues[usize::from(queue)];
         let head = driver.free.pop().unwrap();
         driver.chains[usize::from(head)] = vec![head];
-        self.put_descriptor(table, head, indirect, buffers.len() as u32 * 16, INDIRECT, 0);
+        self.put_descriptor(
+            table,
+            head,
+            indirect,
+            buffers.len() as u32 * 16,
+            INDIRECT,
+            0,
+        );
         head
     }
 
@@ -164,9 +190,13 @@ impl Guest {
         let at = self.rings(queue)[1] as usize;
         let driver = &mut self.queues[usize::from(queue)];
         let slot = usize::from(driver.avail % driver.size);
-        self.map.store(at + 4 + slot * 2, head.to_le(), Relaxed).unwrap();
+        self.map
+            .store(at + 4 + slot * 2, head.to_le(), Relaxed)
+            .unwrap();
         driver.avail = driver.avail.wrapping_add(1);
-        self.map.store(at + 2, driver.avail.to_le(), Release).unwrap();
+        self.map
+            .store(at + 2, driver.avail.to_le(), Release)
+            .unwrap();
     }
 
     /// Chains and offers buffers.
@@ -177,21 +207,26 @@ impl Guest {
     }
 
     pub fn used_index(&self, queue: u16) -> u16 {
-        u16::from_le(self.map.load(self.rings(queue)[2] as usize + 2, Acquire).unwrap())
+        u16::from_le(
+            self.map
+                .load(self.rings(queue)[2] as usize + 2, Acquire)
+                .unwrap(),
+        )
     }
 
     pub fn used_flags(&self, queue: u16) -> u16 {
-        u16::from_le(self.map.load(self.rings(queue)[2] as usize, Acquire).unwrap())
-    }
-
-    /// Overwrites the used index, as the device would.
-    pub fn set_used_index(&self, queue: u16, used: u16) {
-        self.map.store(self.rings(queue)[2] as usize + 2, used.to_le(), Release).unwrap();
+        u16::from_le(
+            self.map
+                .load(self.rings(queue)[2] as usize, Acquire)
+                .unwrap(),
+        )
     }
 
     /// Overwrites the avail index.
     pub fn set_avail_index(&self, queue: u16, avail: u16) {
-        self.map.store(self.rings(queue)[1] as usize + 2, avail.to_le(), Release).unwrap();
+        self.map
+            .store(self.rings(queue)[1] as usize + 2, avail.to_le(), Release)
+            .unwrap();
     }
 
     /// With EVENT_IDX: signal only once the used index passes this.
@@ -217,7 +252,10 @@ impl Guest {
             let id = u32::from_le(self.map.load(slot, Relaxed).unwrap());
             let len = u32::from_le(self.map.load(slot + 4, Relaxed).unwrap());
             let chain = std::mem::take(&mut driver.chains[id as usize]);
-            assert!(!chain.is_empty(), "head {id} was given back, but is not with the device");
+            assert!(
+                !chain.is_empty(),
+                "head {id} was given back, but is not with the device"
+            );
             driver.free.extend(chain);
             driver.used = driver.used.wrapping_add(1);
             out.push((id as u16, len));

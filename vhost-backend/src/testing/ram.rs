@@ -176,7 +176,11 @@ impl RamEngine {
             disk.bells.lock().push(Arc::clone(&bell));
         }
         let polls = disks.iter().map(|disk| Arc::clone(&disk.polls)).collect();
-        Self { bell, held: Vec::new(), polls }
+        Self {
+            bell,
+            held: Vec::new(),
+            polls,
+        }
     }
 }
 
@@ -208,12 +212,24 @@ impl Engine for RamEngine {
                     Command::Read { into: p, .. } | Command::Write { from: p, .. } => Some(p),
                     _ => None,
                 };
-                done.push(Done { tag, payload, result: Err(RequestError::Io) });
+                done.push(Done {
+                    tag,
+                    payload,
+                    result: Err(RequestError::Io),
+                });
                 continue;
             }
             let (payload, result) = disk.carry_out(command);
-            let one = Done { tag, payload, result };
-            if trick == Trick::Reverse { reversed.push(one) } else { done.push(one) }
+            let one = Done {
+                tag,
+                payload,
+                result,
+            };
+            if trick == Trick::Reverse {
+                reversed.push(one)
+            } else {
+                done.push(one)
+            }
         }
         done.extend(reversed.into_iter().rev());
     }
@@ -222,16 +238,18 @@ impl Engine for RamEngine {
         vec![self.bell.as_raw_fd()]
     }
 
-    fn cancel_stalled(
-        &mut self,
-        done: &mut Vec<Done<GuestPayload>>,
-        which: &dyn Fn(u64) -> bool,
-    ) {
+    fn cancel_stalled(&mut self, done: &mut Vec<Done<GuestPayload>>, which: &dyn Fn(u64) -> bool) {
         for (disk, command, tag) in std::mem::take(&mut self.held) {
             if stalls(&disk, &command) && which(tag) {
-                let Command::Write { from, .. } = command else { unreachable!() };
+                let Command::Write { from, .. } = command else {
+                    unreachable!()
+                };
                 let result = Err(RequestError::Cancelled);
-                done.push(Done { tag, payload: Some(from), result });
+                done.push(Done {
+                    tag,
+                    payload: Some(from),
+                    result,
+                });
             } else {
                 self.held.push((disk, command, tag));
             }

@@ -39,7 +39,6 @@ impl Descriptor {
             len: rest as u32,
             #[expect(clippy::cast_possible_truncation, reason = "bits 32 to 47 are meant")]
             flags: (rest >> 32) as u16,
-            #[expect(clippy::cast_possible_truncation, reason = "bits 48 to 63 are meant")]
             next: (rest >> 48) as u16,
         }
     }
@@ -124,7 +123,10 @@ impl Chain {
     }
 
     fn add(&mut self, descriptor: Descriptor) -> Result<(), ChainError> {
-        let span = Span { addr: descriptor.addr, len: descriptor.len };
+        let span = Span {
+            addr: descriptor.addr,
+            len: descriptor.len,
+        };
         if descriptor.flags & WRITE != 0 {
             if span.len > 0 {
                 self.writable.push(span);
@@ -157,7 +159,9 @@ pub fn walk(
         if index >= limits.queue_size {
             return Err(ChainError::Index(index));
         }
-        left = left.checked_sub(1).ok_or(ChainError::TooLong(limits.descriptors))?;
+        left = left
+            .checked_sub(1)
+            .ok_or(ChainError::TooLong(limits.descriptors))?;
         let descriptor = source.table(index).ok_or(ChainError::Memory)?;
         if descriptor.flags & INDIRECT != 0 {
             // The specification forbids NEXT beside it.
@@ -191,8 +195,12 @@ fn walk_indirect(
         if index >= size {
             return Err(ChainError::Index(index));
         }
-        left = left.checked_sub(1).ok_or(ChainError::TooLong(limits.descriptors))?;
-        let descriptor = source.indirect(table.addr, index).ok_or(ChainError::Memory)?;
+        left = left
+            .checked_sub(1)
+            .ok_or(ChainError::TooLong(limits.descriptors))?;
+        let descriptor = source
+            .indirect(table.addr, index)
+            .ok_or(ChainError::Memory)?;
         if descriptor.flags & INDIRECT != 0 {
             return Err(ChainError::IndirectPlace);
         }

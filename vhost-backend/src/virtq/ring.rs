@@ -92,7 +92,14 @@ pub struct Ring {
 impl Ring {
     /// A ring of `size` entries (1..=32768), positioned at `next_avail` and the used index found in memory.
     pub fn new(size: u16, event_idx: bool, next_avail: u16, used: u16) -> Self {
-        Self { size, event_idx, next_avail, used, pending: 0, signalled: used }
+        Self {
+            size,
+            event_idx,
+            next_avail,
+            used,
+            pending: 0,
+            signalled: used,
+        }
     }
 
     /// Entries.
@@ -143,7 +150,11 @@ impl Ring {
         let avail = avail_index(memory, places)?;
         let ahead = avail.wrapping_sub(self.next_avail);
         if ahead > self.size {
-            return Err(RingError::AvailIndex { avail, next: self.next_avail, ahead });
+            return Err(RingError::AvailIndex {
+                avail,
+                next: self.next_avail,
+                ahead,
+            });
         }
         Ok(ahead)
     }
@@ -160,7 +171,9 @@ impl Ring {
         let slot = usize::from(self.used.wrapping_add(self.pending) % self.size);
         let at = USED_RING + slot * USED_ELEMENT;
         let id = u32::from(head).to_le();
-        view.memory.store(places.used, at, id, Ordering::Relaxed).ok_or(RingError::Memory)?;
+        view.memory
+            .store(places.used, at, id, Ordering::Relaxed)
+            .ok_or(RingError::Memory)?;
         view.memory
             .store(places.used, at + 4, len.to_le(), Ordering::Relaxed)
             .ok_or(RingError::Memory)?;

@@ -32,11 +32,17 @@ pub enum EventError {
 
 fn check(file: &File, what: &'static str) -> Result<(), EventError> {
     let link = rustix::fs::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())
-        .map_err(|source| EventError::Io { what, source: source.into() })?;
+        .map_err(|source| EventError::Io {
+            what,
+            source: source.into(),
+        })?;
     if link.as_bytes() == b"anon_inode:[eventfd]" {
         return Ok(());
     }
-    Err(EventError::NotEventfd { what, found: link.to_string_lossy().into_owned() })
+    Err(EventError::NotEventfd {
+        what,
+        found: link.to_string_lossy().into_owned(),
+    })
 }
 
 /// The guest rings here. Watched edge-triggered and never read: each write is an edge, so nothing is lost, and a
@@ -70,16 +76,24 @@ impl Call {
     /// Takes a descriptor that must be an eventfd; `what` names it in errors.
     pub fn new(file: File, what: &'static str) -> Result<Self, EventError> {
         check(&file, what)?;
-        let flags = rustix::fs::fcntl_getfl(&file)
-            .map_err(|source| EventError::Io { what, source: source.into() })?;
-        Ok(Self { file, blocking: !flags.contains(OFlags::NONBLOCK) })
+        let flags = rustix::fs::fcntl_getfl(&file).map_err(|source| EventError::Io {
+            what,
+            source: source.into(),
+        })?;
+        Ok(Self {
+            file,
+            blocking: !flags.contains(OFlags::NONBLOCK),
+        })
     }
 
     /// Rings. A full eventfd has been rung already; other errors have nobody to go to.
     pub fn signal(&self) {
         if self.blocking {
             let mut fds = [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::OUT)];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
             if !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1)) {
                 return;
             }

@@ -30,4 +30,3 @@ mod worker;
 pub use event::{Call, EventError, Kick};
 pub use order::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 pub use pool::{Pool, PoolError, WorkerHandle};
-

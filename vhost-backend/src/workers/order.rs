@@ -91,7 +91,11 @@ pub enum Order<D> {
     /// Serve a queue.
     Start(Box<QueueSetup<D>>, SyncSender<Result<QueueKey, StartError>>),
     /// Serve it with other wiring from now on.
-    Rewire(QueueKey, Box<QueueWiring>, SyncSender<Result<(), StartError>>),
+    Rewire(
+        QueueKey,
+        Box<QueueWiring>,
+        SyncSender<Result<(), StartError>>,
+    ),
     /// Take no more requests, wait for those in flight, and let go.
     Stop(QueueKey, SyncSender<Stopped>),
     /// End the thread; its queues must have been stopped.

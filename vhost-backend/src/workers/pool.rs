@@ -45,7 +45,9 @@ pub struct WorkerHandle<D> {
 
 impl<D> WorkerHandle<D> {
     fn send(&self, order: Order<D>) -> Result<(), StartError> {
-        self.orders.send(order).map_err(|_| StartError::WorkerGone)?;
+        self.orders
+            .send(order)
+            .map_err(|_| StartError::WorkerGone)?;
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         Ok(())
     }
@@ -93,8 +95,11 @@ impl<D: crate::engine::Disk> Pool<D> {
         F: Fn() -> Result<E, String> + Send + Sync + 'static,
     {
         let engine = Arc::new(engine);
-        let mut pool =
-            Self { workers: Vec::new(), threads: Mutex::default(), turn: AtomicUsize::new(0) };
+        let mut pool = Self {
+            workers: Vec::new(),
+            threads: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        };
         for index in 0..count.max(1) {
             let io = |source| PoolError::Io { index, source };
             let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -126,7 +131,11 @@ impl<D: crate::engine::Disk> Pool<D> {
                 .map_err(|reason| PoolError::Engine { index, reason })?;
             pool.workers.push(Arc::new(WorkerHandle { orders, wake }));
         }
-        log::debug!("{} workers, woken by descriptors {:?}", pool.workers.len(), pool.wakes());
+        log::debug!(
+            "{} workers, woken by descriptors {:?}",
+            pool.workers.len(),
+            pool.wakes()
+        );
         Ok(pool)
     }
 
@@ -147,7 +156,9 @@ impl<D: crate::engine::Disk> Pool<D> {
     /// The worker whose turn it is to take a queue.
     pub fn next(&self) -> Option<Arc<WorkerHandle<D>>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.workers.get(turn % self.workers.len().max(1)).map(Arc::clone)
+        self.workers
+            .get(turn % self.workers.len().max(1))
+            .map(Arc::clone)
     }
 }
 

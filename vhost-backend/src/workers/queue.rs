@@ -21,7 +21,9 @@ use crate::blk::token::{Answer, Answers, Status, StatusByte, Token};
 use crate::engine::{Disk, Done, Engine, RequestError};
 use crate::inflight::{Recovery, Tracker};
 use crate::memory::{GuestMemory, GuestPayload, Place, Segment, SegmentPool, View};
-use crate::virtq::chain::{Chain, DESCRIPTOR_LEN, Descriptor, DescriptorSource, Limits, Span, walk};
+use crate::virtq::chain::{
+    Chain, DESCRIPTOR_LEN, Descriptor, DescriptorSource, Limits, Span, walk,
+};
 use crate::virtq::ring::{Ring, RingError, avail_index, used_index};
 
 use super::request::{Pending, PendingTable, Work};
@@ -77,12 +79,25 @@ pub struct Queue<D> {
 impl<D: Disk> Queue<D> {
     /// Finds out where the queue stands.
     pub fn start(setup: QueueSetup<D>, key: QueueKey) -> Result<Self, StartError> {
-        let QueueSetup { disk, index, size, features, base, inflight, wiring } = setup;
+        let QueueSetup {
+            disk,
+            index,
+            size,
+            features,
+            base,
+            inflight,
+            wiring,
+        } = setup;
         let used = used_index(&wiring.memory, &wiring.places)?;
         let avail = avail_index(&wiring.memory, &wiring.places)?;
         let recovery = match &inflight {
             Some(region) => region.recover(size, used, avail, base)?,
-            None => Recovery { heads: Vec::new(), next_avail: base, counter: 0, discarded: None },
+            None => Recovery {
+                heads: Vec::new(),
+                next_avail: base,
+                counter: 0,
+                discarded: None,
+            },
         };
         let name = disk.name();
         if let Some(why) = recovery.discarded {
@@ -168,7 +183,10 @@ impl<D: Disk> Queue<D> {
             descriptors: size.max(u16::try_from(SEG_MAX).unwrap_or(0) + 2),
             indirect: self.features.has(Features::INDIRECT_DESC),
         };
-        let source = Source { memory, table: self.wiring.places.table };
+        let source = Source {
+            memory,
+            table: self.wiring.places.table,
+        };
         if let Err(error) = walk(&source, head, limits, &mut core.chain) {
             drop(self.answers.token(head, None));
             self.complain(&error);
@@ -176,7 +194,10 @@ impl<D: Disk> Queue<D> {
         }
         let status = status_address(&core.chain)
             .and_then(|address| memory.guest_place(address, 1))
-            .map(|place| StatusByte { memory: Arc::clone(memory), place });
+            .map(|place| StatusByte {
+                memory: Arc::clone(memory),
+                place,
+            });
         if status.is_none() {
             drop(self.answers.token(head, None));
             self.complain(&"a request without room for its status in the guest's memory");
@@ -210,15 +231,22 @@ impl<D: Disk> Queue<D> {
             Request::Read { offset, len } => {
                 written = len;
                 let segments = resolve(memory, &chain.writable, 0, len, &mut core.pool);
-                let Some(segments) = segments else { return self.complain(&OUTSIDE) };
+                let Some(segments) = segments else {
+                    return self.complain(&OUTSIDE);
+                };
                 transfer(false, offset, len, segments, memory)
             }
             Request::Write { offset, len } => {
                 let segments = resolve(memory, &chain.readable, HEADER_LEN, len, &mut core.pool);
-                let Some(segments) = segments else { return self.complain(&OUTSIDE) };
+                let Some(segments) = segments else {
+                    return self.complain(&OUTSIDE);
+                };
                 transfer(true, offset, len, segments, memory)
             }
-            Request::Discard(list) => Work::Ranges { zeroes: false, list },
+            Request::Discard(list) => Work::Ranges {
+                zeroes: false,
+                list,
+            },
             Request::WriteZeroes(list) => Work::Ranges { zeroes: true, list },
             Request::Flush => Work::Flush,
             Request::GetId { len } => {
@@ -242,7 +270,14 @@ impl<D: Disk> Queue<D> {
         // Where the vDisk's write cache is off, the store itself makes writes durable.
         let then_flush = modifies && write_through(self.features) && self.disk.write_cache();
         let slot = self.key.slot;
-        let pending = Pending { slot, token, position, work, then_flush, written };
+        let pending = Pending {
+            slot,
+            token,
+            position,
+            work,
+            then_flush,
+            written,
+        };
         self.submit_next(pending, core);
     }
 
@@ -259,11 +294,7 @@ impl<D: Disk> Queue<D> {
     }
 
     /// The store is through with a command of one of this queue's requests.
-    pub fn complete<E: Engine<Disk = D>>(
-        &mut self,
-        done: Done<GuestPayload>,
-        core: &mut Core<E>,
-    ) {
+    pub fn complete<E: Engine<Disk = D>>(&mut self, done: Done<GuestPayload>, core: &mut Core<E>) {
         if let Some(payload) = done.payload {
             // Also after a failure: part of the data may have arrived. For a write it is noted in vain.
             if let Some(log) = &self.wiring.log {
@@ -273,7 +304,9 @@ impl<D: Disk> Queue<D> {
         }
         match done.result {
             Ok(()) => {
-                let Some(pending) = core.pending.get_mut(done.tag) else { return };
+                let Some(pending) = core.pending.get_mut(done.tag) else {
+                    return;
+                };
                 if let Some(command) = pending.next_command(&mut core.pool) {
                     core.engine.submit(&self.disk, command, done.tag);
                     core.submitted += 1;
@@ -282,7 +315,10 @@ impl<D: Disk> Queue<D> {
                 }
             }
             Err(RequestError::Cancelled) if self.stop.is_some() => {
-                if let Some(Pending { token, position, .. }) = core.pending.remove(done.tag) {
+                if let Some(Pending {
+                    token, position, ..
+                }) = core.pending.remove(done.tag)
+                {
                     self.left.push(Left { token, position });
                 }
             }
@@ -300,20 +336,33 @@ impl<D: Disk> Queue<D> {
 
     fn try_publish(&mut self) -> Result<(), RingError> {
         self.answers.take(&mut self.batch);
-        let QueueWiring { memory, places, log, call, .. } = &self.wiring;
-        let view = View { memory, log: log.as_deref() };
+        let QueueWiring {
+            memory,
+            places,
+            log,
+            call,
+            ..
+        } = &self.wiring;
+        let view = View {
+            memory,
+            log: log.as_deref(),
+        };
         let mut wanted = std::mem::replace(&mut self.signal_anyway, false);
         if !self.batch.is_empty() {
             let mut result = Ok(());
             for answer in self.batch.drain(..) {
                 if let Some((byte, status)) = answer.status {
-                    let _ = byte.memory.store(byte.place, 0, status as u8, Ordering::Release);
+                    let _ = byte
+                        .memory
+                        .store(byte.place, 0, status as u8, Ordering::Release);
                     if let Some(guest) = byte.memory.guest_address(byte.place) {
                         view.mark(guest, 1);
                     }
                 }
                 if result.is_ok() {
-                    result = self.ring.put_used(view, places, answer.head, answer.written);
+                    result = self
+                        .ring
+                        .put_used(view, places, answer.head, answer.written);
                 }
                 match result {
                     Ok(()) => self.tracker.retire(answer.head),
@@ -337,8 +386,16 @@ impl<D: Disk> Queue<D> {
         if self.broken || self.stop.is_some() || !self.wiring.enabled {
             return false;
         }
-        let QueueWiring { memory, places, log, .. } = &self.wiring;
-        let view = View { memory, log: log.as_deref() };
+        let QueueWiring {
+            memory,
+            places,
+            log,
+            ..
+        } = &self.wiring;
+        let view = View {
+            memory,
+            log: log.as_deref(),
+        };
         match self.ring.enable_kicks(view, places) {
             Ok(more) => more,
             Err(error) => {
@@ -353,8 +410,16 @@ impl<D: Disk> Queue<D> {
         if self.broken {
             return;
         }
-        let QueueWiring { memory, places, log, .. } = &self.wiring;
-        let view = View { memory, log: log.as_deref() };
+        let QueueWiring {
+            memory,
+            places,
+            log,
+            ..
+        } = &self.wiring;
+        let view = View {
+            memory,
+            log: log.as_deref(),
+        };
         if let Err(error) = self.ring.disable_kicks(view, places) {
             self.break_down(error);
         }
@@ -378,7 +443,10 @@ impl<D: Disk> Queue<D> {
         let left_in_flight = self.settle_left();
         let next_avail = self.ring.next_avail();
         if let Some(reply) = self.stop.take() {
-            let _ = reply.send(Stopped { next_avail, left_in_flight });
+            let _ = reply.send(Stopped {
+                next_avail,
+                left_in_flight,
+            });
         }
         true
     }
@@ -391,9 +459,10 @@ impl<D: Disk> Queue<D> {
         let left = std::mem::take(&mut self.left);
         let count = u16::try_from(left.len()).unwrap_or(u16::MAX);
         let next = self.ring.next_avail();
-        let tail = left
-            .iter()
-            .all(|l| l.position.is_some_and(|position| next.wrapping_sub(position) <= count));
+        let tail = left.iter().all(|l| {
+            l.position
+                .is_some_and(|position| next.wrapping_sub(position) <= count)
+        });
         if tail {
             for one in left {
                 self.tracker.untake(one.token.leave());
@@ -458,7 +527,14 @@ fn transfer(
     memory: &Arc<GuestMemory>,
 ) -> Work {
     let memory = Arc::clone(memory);
-    Work::Transfer { write, offset, segments, len: len as usize, sent: 0, memory }
+    Work::Transfer {
+        write,
+        offset,
+        segments,
+        len: len as usize,
+        sent: 0,
+        memory,
+    }
 }
 
 /// The pieces of memory behind `len` bytes of `spans`, `skip` bytes into them.
@@ -510,7 +586,9 @@ struct Source<'a> {
 impl DescriptorSource for Source<'_> {
     fn table(&self, index: u16) -> Option<Descriptor> {
         let at = usize::from(index) * DESCRIPTOR_LEN as usize;
-        self.memory.read_words(self.table, at).map(Descriptor::from_words)
+        self.memory
+            .read_words(self.table, at)
+            .map(Descriptor::from_words)
     }
 
     fn indirect(&self, table: u64, index: u16) -> Option<Descriptor> {

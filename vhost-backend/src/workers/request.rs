@@ -63,7 +63,14 @@ impl Pending {
     /// The next command, or nothing when all have been given.
     pub fn next_command(&mut self, pool: &mut SegmentPool) -> Option<Command<GuestPayload>> {
         match std::mem::replace(&mut self.work, Work::Nothing) {
-            Work::Transfer { write, offset, segments, len, sent, memory } => {
+            Work::Transfer {
+                write,
+                offset,
+                segments,
+                len,
+                sent,
+                memory,
+            } => {
                 let part = (len - sent).min(PART);
                 let at = offset.saturating_add(sent as u64);
                 if part == len {
@@ -74,7 +81,14 @@ impl Pending {
                 let payload = GuestPayload::new(Arc::clone(&memory), piece);
                 let sent = sent + part;
                 if sent < len {
-                    self.work = Work::Transfer { write, offset, segments, len, sent, memory };
+                    self.work = Work::Transfer {
+                        write,
+                        offset,
+                        segments,
+                        len,
+                        sent,
+                        memory,
+                    };
                 } else {
                     pool.put(segments);
                 }
@@ -101,9 +115,15 @@ impl Pending {
 
 fn transfer(write: bool, offset: u64, payload: GuestPayload) -> Command<GuestPayload> {
     if write {
-        Command::Write { offset, from: payload }
+        Command::Write {
+            offset,
+            from: payload,
+        }
     } else {
-        Command::Read { offset, into: payload }
+        Command::Read {
+            offset,
+            into: payload,
+        }
     }
 }
 

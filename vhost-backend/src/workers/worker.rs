@@ -50,7 +50,11 @@ impl<E: Engine> Worker<E> {
     ) -> std::io::Result<Self> {
         let epoll = Epoll::new()?;
         let watch = |fd: RawFd, data| {
-            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))
+            epoll.ctl(
+                ControlOperation::Add,
+                fd,
+                EpollEvent::new(EventSet::IN, data),
+            )
         };
         watch(bell.as_raw_fd(), ORDERS)?;
         for fd in engine.pollable() {
@@ -81,7 +85,7 @@ impl<E: Engine> Worker<E> {
         let mut events = [EpollEvent::default(); EVENTS];
         let mut round = 0u32;
         loop {
-            if self.active.is_empty() || round % ROUNDS_PER_LOOK == 0 {
+            if self.active.is_empty() || round.is_multiple_of(ROUNDS_PER_LOOK) {
                 let timeout = if self.active.is_empty() { -1 } else { 0 };
                 if !self.look(timeout, &mut events) {
                     return;
@@ -125,7 +129,9 @@ impl<E: Engine> Worker<E> {
     fn take_requests(&mut self) -> usize {
         let mut taken = 0;
         for &slot in &self.active {
-            let Some(queue) = queue_mut(&mut self.queues, slot) else { continue };
+            let Some(queue) = queue_mut(&mut self.queues, slot) else {
+                continue;
+            };
             taken += queue.take(&mut self.core);
             touch(queue, &mut self.touched);
         }
@@ -140,7 +146,9 @@ impl<E: Engine> Worker<E> {
             let mut done = std::mem::take(&mut self.done);
             self.core.engine.poll(&mut done);
             if self.stopping > 0 {
-                let Core { engine, pending, .. } = &mut self.core;
+                let Core {
+                    engine, pending, ..
+                } = &mut self.core;
                 let queues = &mut self.queues;
                 engine.cancel_stalled(&mut done, &|tag| {
                     pending
@@ -152,10 +160,15 @@ impl<E: Engine> Worker<E> {
             finished += done.len();
             for one in done.drain(..) {
                 let Some(slot) = self.core.pending.queue_of(one.tag) else {
-                    log::error!("the store finished request {:#x}, which nobody made", one.tag);
+                    log::error!(
+                        "the store finished request {:#x}, which nobody made",
+                        one.tag
+                    );
                     continue;
                 };
-                let Some(queue) = queue_mut(&mut self.queues, slot) else { continue };
+                let Some(queue) = queue_mut(&mut self.queues, slot) else {
+                    continue;
+                };
                 queue.complete(one, &mut self.core);
                 touch(queue, &mut self.touched);
             }
@@ -169,15 +182,21 @@ impl<E: Engine> Worker<E> {
 
     fn publish(&mut self) {
         for slot in self.touched.drain(..) {
-            let Some(place) = self.queues.get_mut(slot as usize) else { continue };
-            let Some(queue) = place.queue.as_mut() else { continue };
+            let Some(place) = self.queues.get_mut(slot as usize) else {
+                continue;
+            };
+            let Some(queue) = place.queue.as_mut() else {
+                continue;
+            };
             queue.touched = false;
             if queue.has_answers() {
                 queue.publish();
             }
             if queue.try_finish() {
                 let kick = queue.wiring.kick.as_raw_fd();
-                let _ = self.epoll.ctl(ControlOperation::Delete, kick, EpollEvent::default());
+                let _ = self
+                    .epoll
+                    .ctl(ControlOperation::Delete, kick, EpollEvent::default());
                 self.active.retain(|&s| s != slot);
                 self.stopping -= 1;
                 place.queue = None;
@@ -189,7 +208,9 @@ impl<E: Engine> Worker<E> {
     fn go_idle(&mut self) {
         let queues = &mut self.queues;
         self.active.retain(|&slot| {
-            let Some(queue) = queue_mut(queues, slot) else { return false };
+            let Some(queue) = queue_mut(queues, slot) else {
+                return false;
+            };
             queue.active = queue.go_idle();
             if queue.active {
                 queue.go_busy();
@@ -227,12 +248,18 @@ impl<E: Engine> Worker<E> {
     fn start(&mut self, setup: QueueSetup<E::Disk>) -> Result<QueueKey, StartError> {
         let free = self.queues.iter().position(|place| place.queue.is_none());
         let index = free.unwrap_or_else(|| {
-            self.queues.push(Slot { generation: 0, queue: None });
+            self.queues.push(Slot {
+                generation: 0,
+                queue: None,
+            });
             self.queues.len() - 1
         });
         let slot = u32::try_from(index).map_err(|_| StartError::NoSuchQueue)?;
         let place = self.queues.get_mut(index).ok_or(StartError::NoSuchQueue)?;
-        let key = QueueKey { slot, generation: place.generation };
+        let key = QueueKey {
+            slot,
+            generation: place.generation,
+        };
         let mut queue = Box::new(Queue::start(setup, key)?);
         watch_kick(&self.epoll, &queue).map_err(StartError::Kick)?;
         // Looked at and signalled once, whatever was kicked or signalled before.
@@ -247,7 +274,9 @@ impl<E: Engine> Worker<E> {
         let old = std::mem::replace(&mut queue.wiring, wiring);
         if !Arc::ptr_eq(&old.kick, &queue.wiring.kick) {
             let fd = old.kick.as_raw_fd();
-            let _ = self.epoll.ctl(ControlOperation::Delete, fd, EpollEvent::default());
+            let _ = self
+                .epoll
+                .ctl(ControlOperation::Delete, fd, EpollEvent::default());
             watch_kick(&self.epoll, queue).map_err(StartError::Kick)?;
         }
         activate(queue, &mut self.active);
@@ -270,9 +299,15 @@ impl QueueKey {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "taken apart as it was put together"
+    )]
     fn from_data(data: u64) -> Self {
-        Self { slot: data as u32, generation: (data >> 32) as u32 }
+        Self {
+            slot: data as u32,
+            generation: (data >> 32) as u32,
+        }
     }
 }
 
