@@ -166,7 +166,7 @@ impl Host {
         let dir = TempDir::new()?;
         let firn = Firn::create(Binaries::find()?, dir.path())?;
         let server = firn.serve()?;
-        firn.cli(&["vdisk", "import", "system", &image.display().to_string()])?;
+        firn.cli(&["vdisk", "import", &image.display().to_string(), "system"])?;
         firn.create_vdisk("data", DATA_BYTES)?;
         Ok(Self {
             server,
