@@ -1,3 +1,40 @@
-//! Placeholder
+//! Firn's block store: vDisks on a log of compressed, checksummed extents.
+//!
+//! The folders are the data path: [`write`] and [`read`] stand on [`map`] (where a block is), [`mod@log`] (what is
+//! being appended) and [`alloc`] (segments), these on [`format`] (bytes <-> structs) and [`io`] (the operating system, or a
+//! simulation of it). [`checkpoint`], [`recover`] and [`defrag`] compose the same parts; [`store`] is what users see.
+//! `docs/architecture.md` draws it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod alloc;
+pub mod checkpoint;
 pub mod compress;
+pub mod core;
+pub mod defrag;
+pub mod error;
+pub mod format;
 pub mod io;
+pub mod log;
+pub mod map;
+mod payload;
+pub mod read;
+pub mod recover;
+pub mod state;
+pub mod store;
+pub mod write;
+
+pub use compress::Rules;
+pub use error::{RequestError, StoreError};
+pub use payload::{Payload, PayloadError};
+pub use store::{
+    Allocated, BlockClient, Command, Done, Host, InitOptions, Lane, OnFull, OpenConfig, RealHost,
+    Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+};

@@ -36,7 +36,9 @@ impl Payload for Vec<u8> {
 
     fn copy_in(&mut self, offset: usize, src: &[u8]) -> Result<(), PayloadError> {
         let end = offset.checked_add(src.len()).ok_or(PayloadError)?;
-        self.get_mut(offset..end).ok_or(PayloadError)?.copy_from_slice(src);
+        self.get_mut(offset..end)
+            .ok_or(PayloadError)?
+            .copy_from_slice(src);
         Ok(())
     }
 }

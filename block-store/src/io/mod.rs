@@ -9,11 +9,13 @@ mod aligned;
 mod conformance;
 pub mod real;
 pub mod sim;
+mod wake;
 
 pub use aligned::{AlignedBuf, MAX_LEN as MAX_BUFFER};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+pub use wake::{Wake, wait_readable};
 
 /// Alignment, in bytes, of every offset, length and memory address of file I/O: what O_DIRECT asks for on
 /// the devices and filesystems we serve, and the size of the page that a flush makes durable as a whole.

@@ -1,0 +1,194 @@
+//! Segments: which there are, how much of each is alive, and which ones stand ready.
+//!
+//! A segment goes spare -> open -> sealed -> gone. Its number may come again, its generation never does.
+//! An extent belongs to one layer only, so liveness is one count per segment: map entries that point into it.
+
+mod victim;
+
+use crate::format::SegmentRow;
+use crate::io::DiskFile;
+use std::collections::VecDeque;
+use std::sync::Arc;
+pub use victim::{Victim, choose_victim};
+
+/// Where in its life a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Allocated and empty.
+    Spare,
+    /// Being appended to.
+    Open,
+    /// Full, or left over from an earlier run: only read.
+    Sealed,
+}
+
+/// What a segment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Extents.
+    Data,
+    /// Nodes of maps, tables, catalogues.
+    Meta,
+}
+
+/// One segment.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Seeds the checksums of its records.
+    pub generation: u64,
+    /// Its file.
+    pub file: Arc<dyn DiskFile>,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// What is in it.
+    pub content: Content,
+    /// Bytes appended, header page included.
+    pub used: u32,
+    /// Map entries, or nodes, that point into it.
+    pub live: u32,
+    /// Blocks, or nodes, ever appended.
+    pub total: u32,
+}
+
+/// All segments of a store.
+#[derive(Debug, Default)]
+pub struct Segments {
+    by_id: Vec<Option<Segment>>,
+    spares: VecDeque<u32>,
+    /// The next generation to give out; starts at 1.
+    pub next_generation: u64,
+}
+
+/// Who asks for a spare segment, and so how deep into the reserve he may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// New data of guests.
+    Guest,
+    /// Relocated data: gives more space back than it takes.
+    Relocation,
+    /// Checkpoints: without them nothing is given back at all.
+    Checkpoint,
+}
+
+/// Spare segments that guests may not take: one for relocation, two for checkpoints.
+pub const RESERVED: usize = 3;
+
+impl Purpose {
+    fn must_leave(self) -> usize {
+        match self {
+            Self::Guest => RESERVED,
+            Self::Relocation => 2,
+            Self::Checkpoint => 0,
+        }
+    }
+}
+
+impl Segments {
+    /// No segments yet; generations are given out from `next_generation`.
+    pub fn starting_at(next_generation: u64) -> Self {
+        Self {
+            next_generation,
+            ..Self::default()
+        }
+    }
+
+    /// The segment with this number.
+    pub fn get(&self, id: u32) -> Option<&Segment> {
+        self.by_id.get(id as usize)?.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut Segment> {
+        self.by_id.get_mut(id as usize)?.as_mut()
+    }
+
+    /// All segments by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Segment)> {
+        self.by_id
+            .iter()
+            .enumerate()
+            .filter_map(|(id, s)| Some((id as u32, s.as_ref()?)))
+    }
+
+    /// Takes a segment in; a spare one is at once ready for use.
+    pub fn insert(&mut self, id: u32, segment: Segment) {
+        let index = id as usize;
+        if self.by_id.len() <= index {
+            self.by_id.resize(index + 1, None);
+        }
+        if segment.phase == Phase::Spare {
+            self.spares.push_back(id);
+        }
+        if let Some(place) = self.by_id.get_mut(index) {
+            *place = Some(segment);
+        }
+    }
+
+    /// Forgets a segment and returns it; its file lives on for reads that have planned on it.
+    pub fn remove(&mut self, id: u32) -> Option<Segment> {
+        self.spares.retain(|s| *s != id);
+        self.by_id.get_mut(id as usize)?.take()
+    }
+
+    /// The lowest number that is free.
+    pub fn free_id(&self) -> u32 {
+        self.by_id
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.by_id.len()) as u32
+    }
+
+    /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more.
+    pub fn take_spare(&mut self, purpose: Purpose, content: Content) -> Option<(u32, &Segment)> {
+        if self.spares.len() <= purpose.must_leave() {
+            return None;
+        }
+        let id = self.spares.pop_front()?;
+        let segment = self.get_mut(id)?;
+        segment.phase = Phase::Open;
+        segment.content = content;
+        Some((id, segment))
+    }
+
+    /// Spare segments at hand.
+    pub fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// A map entry now points into the segment.
+    pub fn retain(&mut self, id: u32, count: u32) {
+        if let Some(s) = self.get_mut(id) {
+            s.live = s.live.saturating_add(count);
+        }
+    }
+
+    /// A map entry no longer points into the segment.
+    pub fn release(&mut self, id: u32) {
+        if let Some(s) = self.get_mut(id) {
+            debug_assert!(s.live > 0, "segment {id:x} has nothing left to release");
+            s.live = s.live.saturating_sub(1);
+        }
+    }
+
+    /// The segment has grown to `used` bytes by `count` blocks or nodes.
+    pub fn appended(&mut self, id: u32, used: u32, count: u32) {
+        if let Some(s) = self.get_mut(id) {
+            s.used = s.used.max(used);
+            s.total = s.total.saturating_add(count);
+        }
+    }
+
+    /// The rows that a checkpoint writes.
+    pub fn rows(&self) -> Vec<SegmentRow> {
+        let row = |(id, s): (u32, &Segment)| SegmentRow {
+            id,
+            generation: s.generation,
+            used: s.used,
+            live: s.live,
+            total: s.total,
+            open: s.phase != Phase::Sealed,
+            meta: s.content == Content::Meta,
+        };
+        self.iter().map(row).collect()
+    }
+}

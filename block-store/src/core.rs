@@ -1,0 +1,436 @@
+//! What an open store's parts share: the state behind its lock, the disk, and the bells that wake threads.
+//!
+//! Draining and committing are here because everybody needs them: the log's thread all the time, a checkpoint
+//! before it writes the map, a clean stop at its end.
+
+use crate::alloc::{Content, Phase, RESERVED, Segment};
+use crate::error::StoreError;
+use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
+use crate::io::{AlignedBuf, Disk, Wake};
+use crate::read::NodeRead;
+use crate::state::{Blocked, State};
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Largest single write of draining, in bytes: long enough for the disk's full rate, short enough not to keep a flush waiting.
+const MAX_DRAIN: usize = 1 << 20;
+/// Full pages that are worth waking the log's thread for, in bytes.
+const DRAIN_FROM: usize = 128 << 10;
+/// Spare segments that are kept ready beyond the reserves.
+const READY: usize = 2;
+
+/// Wakes a thread that waits for work; rings before the wait are not lost.
+#[derive(Default)]
+pub struct Bell {
+    rung: AtomicBool,
+    lock: Mutex<()>,
+    sleeper: Condvar,
+}
+
+impl Bell {
+    /// Wakes the thread, or keeps it from sleeping the next time.
+    pub fn ring(&self) {
+        if !self.rung.swap(true, SeqCst) {
+            let _guard = self.lock.lock();
+            self.sleeper.notify_all();
+        }
+    }
+
+    /// Sleeps until rung, at most as long as said.
+    pub fn wait(&self, at_most: Option<Duration>) {
+        let mut guard = self.lock.lock();
+        if !self.rung.load(SeqCst) {
+            match at_most {
+                Some(time) => {
+                    self.sleeper.wait_for(&mut guard, time);
+                }
+                None => self.sleeper.wait(&mut guard),
+            }
+        }
+        self.rung.store(false, SeqCst);
+    }
+}
+
+/// How other threads reach one lane.
+#[derive(Debug)]
+pub struct LaneBell {
+    wake: Wake,
+    /// Flushes that have ended: operation and whether all went well.
+    flushed: Mutex<Vec<(usize, bool)>>,
+    /// What stalled may be tried again.
+    resume: AtomicBool,
+}
+
+impl LaneBell {
+    /// A bell of its own.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            wake: Wake::new()?,
+            flushed: Mutex::default(),
+            resume: AtomicBool::new(false),
+        })
+    }
+
+    /// The descriptor that is readable when there is something.
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        self.wake.fd()
+    }
+
+    /// Takes what has come: ended flushes into `flushed`; whether stalled operations may be tried again.
+    pub fn answer(&self, flushed: &mut Vec<(usize, bool)>) -> bool {
+        let resume = self.resume.swap(false, SeqCst);
+        let mut waiting = self.flushed.lock();
+        if resume || !waiting.is_empty() {
+            self.wake.drain();
+        }
+        flushed.append(&mut waiting);
+        resume
+    }
+
+    fn resume(&self) {
+        if !self.resume.swap(true, SeqCst) {
+            self.wake.ring();
+        }
+    }
+
+    fn flush_ended(&self, operation: usize, ok: bool) {
+        self.flushed.lock().push((operation, ok));
+        self.wake.ring();
+    }
+}
+
+/// Someone who waits until everything up to an LSN is durable.
+struct FlushWaiter {
+    lsn: u64,
+    lane: Arc<LaneBell>,
+    operation: usize,
+}
+
+/// Counters since the store was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Group commits.
+    pub commits: AtomicU64,
+    /// Bytes written to data segments.
+    pub log_bytes: AtomicU64,
+    /// Bytes written for maps, tables and catalogues.
+    pub meta_bytes: AtomicU64,
+    /// Checkpoints.
+    pub checkpoints: AtomicU64,
+    /// Bytes of extents that compaction has moved.
+    pub relocated_bytes: AtomicU64,
+}
+
+/// An open store.
+pub struct Core {
+    /// The machine.
+    pub disk: Arc<dyn Disk>,
+    /// The store's UUID.
+    pub store: Uuid,
+    /// Bytes of a segment.
+    pub segment_size: u32,
+    /// Everything that changes together.
+    pub state: Mutex<State>,
+    /// One at a time drains or commits.
+    draining: Mutex<()>,
+    waiters: Mutex<Vec<FlushWaiter>>,
+    lanes: Mutex<Vec<std::sync::Weak<LaneBell>>>,
+    /// The log's thread.
+    pub log_bell: Bell,
+    /// The thread that allocates segments.
+    pub alloc_bell: Bell,
+    /// The thread of checkpoints and reclamation.
+    pub upkeep_bell: Bell,
+    /// Counters.
+    pub counters: Counters,
+    /// Bytes of log after which a checkpoint is due.
+    checkpoint_log: u64,
+    /// [`crate::log::Log::appended`] at the last checkpoint.
+    checkpointed: AtomicU64,
+}
+
+impl Core {
+    /// Around a recovered state.
+    pub fn new(disk: Arc<dyn Disk>, store: Uuid, state: State, checkpoint_log: u64) -> Self {
+        Self {
+            disk,
+            store,
+            segment_size: state.segment_size,
+            state: Mutex::new(state),
+            draining: Mutex::default(),
+            waiters: Mutex::default(),
+            lanes: Mutex::default(),
+            log_bell: Bell::default(),
+            alloc_bell: Bell::default(),
+            upkeep_bell: Bell::default(),
+            counters: Counters::default(),
+            checkpoint_log,
+            checkpointed: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes a lane known.
+    pub fn add_lane(&self, bell: &Arc<LaneBell>) {
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|l| l.strong_count() > 0);
+        lanes.push(Arc::downgrade(bell));
+    }
+
+    /// Lets stalled operations of all lanes try again.
+    pub fn resume_lanes(&self) {
+        for lane in self
+            .lanes
+            .lock()
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+        {
+            lane.resume();
+        }
+    }
+
+    /// Rings for the background work that the state asks for; cheap when there is none.
+    pub fn ring_for(&self, state: &State) {
+        if state.log.undrained() >= DRAIN_FROM {
+            self.log_bell.ring();
+        }
+        if state.segments.spares() < RESERVED + READY && !state.full {
+            self.alloc_bell.ring();
+        }
+        if self.wants_checkpoint(state) {
+            self.upkeep_bell.ring();
+        }
+    }
+
+    /// Whether enough has gathered since the last checkpoint for another one.
+    pub fn wants_checkpoint(&self, state: &State) -> bool {
+        self.log_since_checkpoint(state) >= self.checkpoint_log || state.map.wants_checkpoint()
+    }
+
+    /// Bytes of log since the last checkpoint.
+    pub fn log_since_checkpoint(&self, state: &State) -> u64 {
+        state
+            .log
+            .appended
+            .saturating_sub(self.checkpointed.load(Relaxed))
+    }
+
+    /// A checkpoint covers the first `appended` bytes of the log.
+    pub fn checkpoint_taken(&self, appended: u64) {
+        self.checkpointed.store(appended, Relaxed);
+        self.counters.checkpoints.fetch_add(1, Relaxed);
+        self.resume_lanes();
+    }
+
+    /// Has `operation` of a lane told when everything up to `lsn` is durable.
+    pub fn when_durable(&self, lsn: u64, lane: &Arc<LaneBell>, operation: usize) {
+        self.waiters.lock().push(FlushWaiter {
+            lsn,
+            lane: Arc::clone(lane),
+            operation,
+        });
+        self.log_bell.ring();
+    }
+
+    /// Whether a commit is due.
+    pub fn flush_is_wanted(&self) -> bool {
+        !self.waiters.lock().is_empty()
+    }
+
+    /// Runs `attempt` under the lock until no node of the map is missing, reading missing ones outside of the lock. For
+    /// background jobs: lanes never wait.
+    pub fn with_nodes<T>(
+        &self,
+        mut attempt: impl FnMut(&mut State) -> Result<T, Blocked>,
+    ) -> Result<Result<T, Blocked>, StoreError> {
+        loop {
+            let mut state = self.state.lock();
+            let missing = match attempt(&mut state) {
+                Err(Blocked::Node(missing)) => missing,
+                other => return Ok(other),
+            };
+            let damaged = |why| {
+                StoreError::damaged("a block map")(FormatError {
+                    what: "map node",
+                    why,
+                })
+            };
+            let read = NodeRead::plan(&state, missing).map_err(damaged)?;
+            drop(state);
+            let slots = read
+                .read_now(&mut |o, l| o == l || self.state.lock().is_heir(o, l))
+                .map_err(damaged)?;
+            self.state.lock().map.install(missing, slots);
+        }
+    }
+
+    /// Writes one stretch of full pages to its file. `false`: there was none.
+    pub fn drain_step(&self) -> Result<bool, StoreError> {
+        let _one = self.draining.lock();
+        self.drain_one()
+    }
+
+    fn drain_one(&self) -> Result<bool, StoreError> {
+        let Some(drain) = self.state.lock().log.next_drain(MAX_DRAIN) else {
+            return Ok(false);
+        };
+        let written = drain.file.write_at(&drain.pages, u64::from(drain.offset));
+        written.map_err(|e| self.fail(drain.segment, "writing", e))?;
+        self.counters
+            .log_bytes
+            .fetch_add(drain.pages.len() as u64, Relaxed);
+        self.state.lock().log.drained(&drain);
+        self.resume_lanes();
+        Ok(true)
+    }
+
+    /// Group commit: everything appended before is durable when it returns; whoever waited for that is told.
+    ///
+    /// # Crash
+    /// 1. Under the lock: cut. Open segments are padded to a page, LSNs up to the cut's are covered.
+    /// 2. Their pages are written.
+    /// 3. Their files are synced; new files and their names were when they were allocated.
+    /// 4. Waiters are told. The cut's prefixes are recorded in the log by the next commit.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        let _one = self.draining.lock();
+        let cut = {
+            let mut state = self.state.lock();
+            if let Some(why) = &state.failed {
+                let error = StoreError::Failed(why.to_string());
+                drop(state);
+                self.tell_waiters(u64::MAX, false);
+                return Err(error);
+            }
+            state.log.cut()
+        };
+        while !self.state.lock().log.is_drained(&cut) {
+            self.drain_one()?;
+        }
+        for (file, prefix) in &cut.files {
+            file.sync()
+                .map_err(|e| self.fail(prefix.segment, "syncing", e))?;
+        }
+        self.state.lock().log.committed(&cut);
+        self.counters.commits.fetch_add(1, Relaxed);
+        self.tell_waiters(cut.lsn, true);
+        Ok(())
+    }
+
+    fn tell_waiters(&self, lsn: u64, ok: bool) {
+        let told: Vec<_> = self
+            .waiters
+            .lock()
+            .extract_if(.., |w| w.lsn <= lsn)
+            .collect();
+        for waiter in told {
+            waiter.lane.flush_ended(waiter.operation, ok);
+        }
+    }
+
+    /// A write or fsync has failed: what the kernel still holds of earlier writes can't be known any more, so nothing
+    /// is promised from here on.
+    pub fn fail(&self, segment: u32, doing: &str, source: io::Error) -> StoreError {
+        let why = format!("{doing} segment {segment:x}: {source}");
+        self.fail_because(&why);
+        StoreError::Failed(why)
+    }
+
+    /// Stops all writes, for the reason given.
+    pub fn fail_because(&self, why: &str) {
+        let mut state = self.state.lock();
+        if state.failed.is_none() {
+            log::error!(
+                "store {} takes no more writes: {why}; reads go on",
+                self.store
+            );
+            state.failed = Some(why.into());
+        }
+        drop(state);
+        self.tell_waiters(u64::MAX, false);
+        self.resume_lanes();
+    }
+
+    /// Allocates one spare segment if there are too few. `false`: there are enough, or there is no space.
+    ///
+    /// The file, its header and its name are durable before anything can be appended: an acknowledged write never
+    /// waits for space, and a flush never for a directory.
+    pub fn allocate_step(&self) -> Result<bool, StoreError> {
+        let (id, generation) = {
+            let mut state = self.state.lock();
+            if state.segments.spares() >= RESERVED + READY {
+                return Ok(false);
+            }
+            let generation = state.segments.next_generation;
+            state.segments.next_generation += 1;
+            (state.segments.free_id(), generation)
+        };
+        if id >= 1 << 24 {
+            return Err(StoreError::NoSpace(
+                "the store has all the segments that its format can name".into(),
+            ));
+        }
+        match self.create_segment(id, generation) {
+            Ok(segment) => {
+                let mut state = self.state.lock();
+                state.segments.insert(id, segment);
+                if std::mem::take(&mut state.full) {
+                    log::info!("store {} has space again", self.store);
+                }
+                drop(state);
+                self.resume_lanes();
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                if !std::mem::replace(&mut self.state.lock().full, true) {
+                    log::warn!(
+                        "store {} is full: no space for another segment; free space or delete data",
+                        self.store
+                    );
+                    self.resume_lanes();
+                    self.upkeep_bell.ring();
+                }
+                Ok(false)
+            }
+            Err(e) => Err(StoreError::io(format!("allocating segment {id:x}"))(e)),
+        }
+    }
+
+    /// Allocates as many spare segments as are kept ready, as far as there is space.
+    pub fn allocate_ready(&self) -> Result<(), StoreError> {
+        while self.allocate_step()? {}
+        Ok(())
+    }
+
+    fn create_segment(&self, id: u32, generation: u64) -> io::Result<Segment> {
+        let name = segment_file_name(id);
+        let file = match self.disk.create(&name, u64::from(self.segment_size)) {
+            // Left over from an allocation that a crash cut short: no table names it.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&name)?;
+                self.disk.create(&name, u64::from(self.segment_size))?
+            }
+            other => other?,
+        };
+        let header = SegmentHeader {
+            store: self.store,
+            id,
+            generation,
+            size: self.segment_size,
+        };
+        file.write_at(&AlignedBuf::from_bytes(&header.encode())?, 0)?;
+        file.sync()?;
+        self.disk.sync_dir()?;
+        Ok(Segment {
+            generation,
+            file,
+            phase: Phase::Spare,
+            content: Content::Data,
+            used: SEGMENT_DATA_START,
+            live: 0,
+            total: 0,
+        })
+    }
+}

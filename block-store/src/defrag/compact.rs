@@ -1,0 +1,310 @@
+//! Compaction: what is alive in a segment moves to another one.
+//!
+//! # Crash
+//! Relocated extents take effect only through a checkpoint: roll-forward passes over them, and the segment they came
+//! from is removed only by a checkpoint that no longer names it. So no relocated copy can outlive a newer write.
+
+use crate::alloc::Content;
+use crate::compress::{Class, Rules, WriteTraits};
+use crate::core::Core;
+use crate::error::StoreError;
+use crate::format::{BLOCK, Entry, Location, RECORD_HEADER, RecordFlags, RecordHeader, RecordKind};
+use crate::io::{AlignedBuf, PAGE};
+use crate::log::Stream;
+use crate::map::NodeKey;
+use crate::read::{Decoder, Run, Source};
+use crate::recover::{Scanned, scan};
+use crate::state::{Blocked, State};
+use crate::write::{Body, Packer, PreparedWrite, append};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One segment's records, and the tools to move what is alive.
+pub struct Compaction {
+    segment: u32,
+    generation: u64,
+    file: Arc<dyn crate::io::DiskFile>,
+    records: Vec<Scanned>,
+    decoder: Decoder,
+    packer: Packer,
+}
+
+impl Compaction {
+    /// Reads the segment's headers.
+    pub fn of(core: &Core, segment: u32) -> Result<Self, StoreError> {
+        let context = || StoreError::io(format!("compacting segment {segment:x}"));
+        let (file, generation) = {
+            let state = core.state.lock();
+            let s = state
+                .segments
+                .get(segment)
+                .ok_or_else(|| context()(io::ErrorKind::NotFound.into()))?;
+            (Arc::clone(&s.file), s.generation)
+        };
+        let scan = scan(
+            &*file,
+            segment,
+            generation,
+            crate::format::SEGMENT_DATA_START,
+        )
+        .map_err(context())?;
+        let (decoder, packer) = (
+            Decoder::new().map_err(context())?,
+            Packer::new().map_err(context())?,
+        );
+        Ok(Self {
+            segment,
+            generation,
+            file,
+            records: scan.records,
+            decoder,
+            packer,
+        })
+    }
+
+    /// Moves everything that is alive. `false`: there was no room to move it to, or it can't be read.
+    pub fn run(mut self, core: &Core, content: Content) -> Result<bool, StoreError> {
+        for record in std::mem::take(&mut self.records) {
+            let moved = match (content, record.header.kind) {
+                (Content::Meta, RecordKind::Node) => self.rewrite_node(core, &record)?,
+                (Content::Data, RecordKind::Extent) => self.move_extent(core, &record)?,
+                _ => true,
+            };
+            if !moved {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A live node becomes dirty: the next checkpoint writes it elsewhere.
+    fn rewrite_node(&self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
+        let Some(key) = NodeKey::from_identity(record.header.layer, record.header.first) else {
+            return Ok(true);
+        };
+        let at = Entry::Stored {
+            at: self.location(record),
+            index: 0,
+        }
+        .pack();
+        let known = |state: &State| state.catalogue.layers.contains_key(&key.layer());
+        let done = core.with_nodes(|state| {
+            if known(state) && state.map.names_node(key, at).map_err(Blocked::Node)? {
+                state.map.make_resident(key).map_err(Blocked::Node)?;
+                state.map.mark_dirty(key);
+            }
+            Ok(!state.map.is_full())
+        })?;
+        Ok(done.unwrap_or(false))
+    }
+
+    fn location(&self, record: &Scanned) -> Location {
+        Location {
+            segment: self.segment,
+            offset: record.offset,
+            len: record.header.stored_len() as u32,
+        }
+    }
+
+    fn move_extent(&mut self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
+        let at = self.location(record);
+        let header = record.header;
+        let alive = core
+            .with_nodes(|state| alive_blocks(state, &header, at))?
+            .unwrap_or_default();
+        if alive.is_empty() {
+            return Ok(true);
+        }
+        let stored = self.read(at)?;
+        if alive == [0..header.count] && record.intact {
+            let payload = stored
+                .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
+                .unwrap_or_default();
+            return relocate(core, &header, payload, at, 0);
+        }
+        for range in alive {
+            if !self.move_blocks(core, &header, at, &stored, range)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn read(&self, at: Location) -> Result<Vec<u8>, StoreError> {
+        let context = || StoreError::io(format!("compacting segment {:x}", self.segment));
+        let from = at.offset as usize / PAGE * PAGE;
+        let mut pages = AlignedBuf::zeroed((at.end() as usize).next_multiple_of(PAGE) - from)
+            .map_err(context())?;
+        self.file
+            .read_at(&mut pages, from as u64)
+            .map_err(context())?;
+        let skip = at.offset as usize - from;
+        Ok(pages
+            .get(skip..skip + at.len as usize)
+            .unwrap_or_default()
+            .to_vec())
+    }
+
+    /// Decodes some blocks of an extent and writes them as extents of their own.
+    fn move_blocks(
+        &mut self,
+        core: &Core,
+        header: &RecordHeader,
+        at: Location,
+        stored: &[u8],
+        range: Range<u64>,
+    ) -> Result<bool, StoreError> {
+        let run = Run {
+            first: header.first + range.start,
+            blocks: range.end - range.start,
+            layer: header.layer,
+            bits: 0,
+            at,
+            index: range.start as u8,
+            generation: self.generation,
+            source: Source::Zero,
+        };
+        let data = match self.decoder.decode(&run, stored, &mut |_, _| true) {
+            Ok(data) => data.to_vec(),
+            Err(fault) => {
+                log::error!(
+                    "segment {:x} can't be compacted: byte {}: {}",
+                    self.segment,
+                    fault.offset,
+                    fault.why
+                );
+                return Ok(false);
+            }
+        };
+        let traits = WriteTraits {
+            bytes: data.len() as u64,
+            sequential: false,
+            aligned: true,
+            tag: None,
+            age_secs: 0,
+            class: Class::Compressible,
+            cpu_headroom: 100,
+        };
+        let mut prepared = PreparedWrite::default();
+        self.packer
+            .pack_stored(&Rules::default(), &traits, run.first, &data, &mut prepared);
+        for piece in &prepared.pieces {
+            let Body::Extent { codec, crc, .. } = piece.body else {
+                continue;
+            };
+            let payload = prepared.payload(piece, &data);
+            let header = RecordHeader {
+                codec,
+                first: piece.first,
+                count: piece.blocks,
+                payload_len: payload.len() as u32,
+                raw_len: (piece.blocks as usize * BLOCK) as u32,
+                payload_crc: crc,
+                ..*header
+            };
+            if !relocate(
+                core,
+                &header,
+                payload,
+                at,
+                piece.first - (run.first - range.start),
+            )? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The blocks of an extent that the map still names, as ranges of indices.
+fn alive_blocks(
+    state: &mut State,
+    header: &RecordHeader,
+    at: Location,
+) -> Result<Vec<Range<u64>>, Blocked> {
+    let mut out: Vec<Range<u64>> = Vec::new();
+    if !state.catalogue.layers.contains_key(&header.layer) {
+        return Ok(out);
+    }
+    for n in 0..header.count {
+        let bits = state
+            .map
+            .lookup(header.layer, header.first + n)
+            .map_err(Blocked::Node)?;
+        if bits == (Entry::Stored { at, index: n as u8 }).pack() {
+            match out.last_mut() {
+                Some(last) if last.end == n => last.end += 1,
+                _ => out.push(n..n + 1),
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Appends a relocated extent and points the map at it, where the map still names the source's blocks, of which the first is
+/// `index`. `false`: no room.
+fn relocate(
+    core: &Core,
+    header: &RecordHeader,
+    payload: &[u8],
+    source: Location,
+    index: u64,
+) -> Result<bool, StoreError> {
+    let header = RecordHeader {
+        flags: RecordFlags {
+            relocated: true,
+            discard: false,
+        },
+        ..*header
+    };
+    loop {
+        let outcome = core.with_nodes(|state| {
+            let key = NodeKey::leaf(header.layer, header.first);
+            state.map.make_resident(key).map_err(Blocked::Node)?;
+            if state.map.is_full() {
+                return Err(Blocked::Checkpoint);
+            }
+            let (at, _) = append(state, Stream::Cold, &header, payload)?;
+            switch(state, &header, at, source, index);
+            core.ring_for(state);
+            Ok(())
+        })?;
+        match outcome {
+            Ok(()) => {
+                core.counters
+                    .relocated_bytes
+                    .fetch_add(header.stored_len() as u64, Relaxed);
+                return Ok(true);
+            }
+            // Guests wait for the same room; draining here gives it to whoever comes first.
+            Err(Blocked::Buffer) => {
+                if !core.drain_step()? {
+                    return Ok(false);
+                }
+            }
+            Err(_) => return Ok(false),
+        }
+    }
+}
+
+fn switch(state: &mut State, header: &RecordHeader, at: Location, source: Location, index: u64) {
+    for n in 0..header.count {
+        let block = header.first + n;
+        let old = Entry::Stored {
+            at: source,
+            index: (index + n) as u8,
+        }
+        .pack();
+        if state.map.lookup(header.layer, block) == Ok(old) {
+            state.map.set(
+                header.layer,
+                block,
+                Entry::Stored { at, index: n as u8 }.pack(),
+            );
+            state.segments.retain(at.segment, 1);
+            state.segments.release(source.segment);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Reclamation: what deleted data leaves behind is found, sparse segments are compacted, dead ones go.
+//!
+//! A segment without a live entry is removed by the next checkpoint. Everything here runs on the upkeep thread in
+//! small steps, outside of the lock but for short critical sections, and can stop anywhere: what has not taken
+//! effect by a checkpoint is done again.
+
+mod compact;
+mod dropped;
+
+use crate::alloc::{Content, choose_victim};
+use crate::core::Core;
+use crate::error::StoreError;
+use compact::Compaction;
+
+/// Segments compacted between two checkpoints, at most.
+const ROUND: usize = 4;
+
+/// How hard to compact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pressure {
+    /// Data segments with at most this share of live entries, in per cent.
+    data: u32,
+    /// Metadata segments, likewise.
+    meta: u32,
+}
+
+/// Compaction costs writes: data is only compacted when space runs short. Maps are small and rewritten anyway.
+fn pressure(free_percent: u64, low: u32, full: bool) -> Pressure {
+    match () {
+        () if full => Pressure { data: 95, meta: 75 },
+        () if free_percent < u64::from(low) => Pressure { data: 75, meta: 50 },
+        () => Pressure { data: 0, meta: 25 },
+    }
+}
+
+/// One round of reclamation; `checkpoint` makes its effects durable and removes segments.
+pub fn reclaim(
+    core: &Core,
+    low_space_percent: u32,
+    mut checkpoint: impl FnMut() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if dropped::walk_all(core)? {
+        checkpoint()?;
+    }
+    let space = core
+        .disk
+        .space()
+        .map_err(StoreError::io("asking for free space"))?;
+    let free_percent = space.free.saturating_mul(100) / space.total.max(1);
+    let full = core.state.lock().full;
+    if !full && free_percent < u64::from(low_space_percent) {
+        log::warn!(
+            "the store's filesystem has {free_percent} % free space left; compacting sparse segments"
+        );
+    }
+    let pressure = pressure(free_percent, low_space_percent, full);
+    let mut progress = false;
+    for _ in 0..ROUND {
+        let victim = {
+            let state = core.state.lock();
+            choose_victim(&state.segments, Content::Data, pressure.data)
+                .or_else(|| choose_victim(&state.segments, Content::Meta, pressure.meta))
+        };
+        let Some(victim) = victim else { break };
+        match Compaction::of(core, victim.id)?.run(core, victim.content)? {
+            true => progress = true,
+            false => break,
+        }
+        if core.wants_checkpoint(&core.state.lock()) {
+            break;
+        }
+    }
+    if progress { checkpoint() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compacts_data_only_when_space_runs_short() {
+        assert_eq!(pressure(50, 10, false).data, 0);
+        assert_eq!(pressure(9, 10, false).data, 75);
+        assert_eq!(pressure(50, 10, true).data, 95);
+    }
+}

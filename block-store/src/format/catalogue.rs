@@ -1,0 +1,202 @@
+//! The catalogue: vDisks, layers, snapshots and the store's settings, as of a checkpoint.
+//!
+//! It is small (some hundred bytes per vDisk and layer) and read whole at start, so it is JSON, compressed
+//! with zstd and cut into records; `docs/disk-format.md`, section "Catalogue", lists the fields.
+
+use super::FormatError;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Largest catalogue in bytes before compression that a decoder takes in.
+const MAX_JSON: usize = 256 << 20;
+const LEVEL: i32 = 1;
+const WHAT: &str = "catalogue";
+
+/// A vDisk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VDiskRow {
+    /// Number within the store, never reused.
+    pub id: u32,
+    /// Its UUID; what a guest reads as the serial is derived from it.
+    pub uuid: Uuid,
+    /// Its name, unique among visible ones.
+    pub name: String,
+    /// Address range in bytes, a multiple of 512.
+    pub size: u64,
+    /// The layer that writes go to.
+    pub layer: u32,
+    /// Whether the guest may rely on FLUSH; else every write is durable before it completes.
+    pub write_cache: bool,
+    /// Being imported: vanishes when the store is opened again.
+    pub hidden: bool,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Free text that rules can match on.
+    #[serde(default)]
+    pub tag: String,
+    /// Rules of its own in front of the store's, as JSON text.
+    #[serde(default)]
+    pub rules: Option<String>,
+}
+
+/// A layer: the root of one sparse block map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRow {
+    /// Number within the store, never reused; extents name it.
+    pub id: u32,
+    /// Its UUID, for other sites.
+    pub uuid: Uuid,
+    /// The layer that absent blocks are looked up in.
+    pub parent: Option<u32>,
+    /// Packed entry of the root node.
+    pub root: u64,
+}
+
+/// A snapshot: a name for a sealed layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its name, unique within the vDisk.
+    pub name: String,
+    /// The vDisk it was taken of.
+    pub vdisk: u32,
+    /// The sealed layer.
+    pub layer: u32,
+    /// The instant of the cut; equal for all vDisks of a consistency group.
+    pub lsn: u64,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+/// Extents of `from` are valid as `to`'s: left by merges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// A layer that was merged away.
+    pub from: u32,
+    /// Its heir.
+    pub to: u32,
+}
+
+/// A subtree that no map names any more and whose entries still count as live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The layer it was written for.
+    pub layer: u32,
+    /// Level of its top node, 0 for a leaf.
+    pub level: u8,
+    /// Number of its top node within the level.
+    pub number: u64,
+    /// Packed entry of its top node.
+    pub at: u64,
+}
+
+/// Everything a store knows besides blocks.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// The next vDisk's number.
+    pub next_vdisk: u32,
+    /// The next layer's number; 0 is never used.
+    pub next_layer: u32,
+    /// By number.
+    pub vdisks: Vec<VDiskRow>,
+    /// By number.
+    pub layers: BTreeMap<u32, LayerRow>,
+    /// In order of creation.
+    pub snapshots: Vec<SnapshotRow>,
+    /// One step each, heirs may themselves be merged.
+    pub aliases: Vec<Alias>,
+    /// Work of the reclaimer that was not finished.
+    pub dropped: Vec<Dropped>,
+    /// The store's compression rules as JSON text; absent: the shipped ones.
+    pub rules: Option<String>,
+}
+
+impl Catalogue {
+    /// Compressed bytes, to be cut into records.
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let json = serde_json::to_vec(self).map_err(|e| FormatError::new(WHAT, e.to_string()))?;
+        let mut out = Vec::with_capacity(8 + json.len() / 4);
+        out.extend_from_slice(&(json.len() as u64).to_le_bytes());
+        out.extend(
+            zstd::bulk::compress(&json, LEVEL)
+                .map_err(|e| FormatError::new(WHAT, e.to_string()))?,
+        );
+        Ok(out)
+    }
+
+    /// Decodes and checks references between rows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let bad = |why: String| FormatError::new(WHAT, why);
+        let (len, packed) = bytes
+            .split_first_chunk::<8>()
+            .ok_or_else(|| bad("empty".into()))?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        if len > MAX_JSON {
+            return Err(bad(format!("claims {len} bytes")));
+        }
+        let json = zstd::bulk::decompress(packed, len).map_err(|e| bad(e.to_string()))?;
+        let catalogue: Self = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+        catalogue.check()?;
+        Ok(catalogue)
+    }
+
+    fn check(&self) -> Result<(), FormatError> {
+        for v in &self.vdisks {
+            if !self.layers.contains_key(&v.layer) {
+                return Err(FormatError::new(
+                    WHAT,
+                    format!("vDisk {} names layer {} that is not there", v.name, v.layer),
+                ));
+            }
+        }
+        for (id, layer) in &self.layers {
+            // A parent is always older than its child: this also rules out loops.
+            if layer
+                .parent
+                .is_some_and(|p| p >= *id || !self.layers.contains_key(&p))
+            {
+                return Err(FormatError::new(
+                    WHAT,
+                    format!("layer {id} has an impossible parent"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_broken_references() {
+        let mut c = Catalogue {
+            next_layer: 3,
+            ..Catalogue::default()
+        };
+        let row = LayerRow {
+            id: 1,
+            uuid: Uuid::nil(),
+            parent: None,
+            root: 0,
+        };
+        c.layers.insert(1, row.clone());
+        c.layers.insert(
+            2,
+            LayerRow {
+                id: 2,
+                parent: Some(1),
+                ..row
+            },
+        );
+        let bytes = c.encode().unwrap();
+        assert_eq!(Catalogue::decode(&bytes), Ok(c.clone()));
+        c.layers.get_mut(&1).unwrap().parent = Some(2);
+        assert!(Catalogue::decode(&c.encode().unwrap()).is_err());
+        assert!(Catalogue::decode(&bytes[..20]).is_err());
+        assert!(Catalogue::decode(&[0xff; 40]).is_err());
+    }
+}

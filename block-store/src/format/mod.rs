@@ -1,0 +1,56 @@
+//! Bytes <-> structs, and nothing else: no I/O, no locks, no clock.
+//!
+//! The normative text is `docs/disk-format.md`; the code holds offsets and names its section. Every decoder
+//! takes hostile bytes: it checks lengths, ranges and checksums, and answers with a [`FormatError`].
+
+mod bytes;
+mod catalogue;
+mod commit;
+mod entry;
+mod node;
+mod record;
+mod segment;
+mod superblock;
+mod table;
+mod write_buffer;
+
+pub use catalogue::{Alias, Catalogue, Dropped, LayerRow, SnapshotRow, VDiskRow};
+pub use commit::{CommitRecord, Prefix};
+pub use entry::{Entry, Location};
+pub use node::{NODE_SLOTS, pack_node, unpack_node};
+pub use record::{RECORD_HEADER, RecordFlags, RecordHeader, RecordKind, Seed, units};
+pub use segment::{SEGMENT_DATA_START, SegmentHeader, segment_file_name, segment_id_of};
+pub use superblock::{BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest};
+pub use table::{SegmentRow, decode_table, encode_table};
+pub use write_buffer::{BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, SLOT_ROW, SlotRow};
+
+/// A block of a vDisk's address space, in bytes: the unit of the block map.
+pub const BLOCK: usize = 4096;
+/// Smallest unit of stored length and offset, in bytes.
+pub const UNIT: usize = 64;
+/// Blocks in one extent, at most.
+pub const MAX_EXTENT_BLOCKS: usize = 32;
+/// Stored bytes of one extent, header included, at most.
+pub const MAX_STORED: usize = RECORD_HEADER + MAX_EXTENT_BLOCKS * BLOCK;
+/// Version of the on-disk format that this code writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Bytes that are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+#[non_exhaustive]
+pub struct FormatError {
+    /// The structure that was being decoded.
+    pub what: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl FormatError {
+    pub(crate) fn new(what: &'static str, why: impl Into<String>) -> Self {
+        Self {
+            what,
+            why: why.into(),
+        }
+    }
+}

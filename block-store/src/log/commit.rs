@@ -1,0 +1,102 @@
+//! Group commit: everything appended so far becomes durable at once.
+
+use super::{Log, STREAMS, Stream, page_floor};
+use crate::format::{CommitRecord, Prefix, RecordFlags, RecordHeader, RecordKind};
+use crate::io::DiskFile;
+use std::sync::Arc;
+
+/// What one commit covers. All LSNs up to `lsn` are durable once every file has been drained up to its end and synced.
+#[derive(Debug)]
+pub struct Cut {
+    /// The last LSN covered.
+    pub lsn: u64,
+    /// The files to sync, with the end of what each must hold.
+    pub files: Vec<(Arc<dyn DiskFile>, Prefix)>,
+}
+
+impl Log {
+    /// Whether there is anything that a commit would make durable.
+    pub fn has_unsynced(&self) -> bool {
+        self.segments.iter().any(|s| s.append > s.synced)
+    }
+
+    /// The record of the commit before, if it has not been recorded yet.
+    fn commit_record(&self) -> Option<(RecordHeader, Vec<u8>)> {
+        if self.unrecorded.is_empty() {
+            return None;
+        }
+        let payload = CommitRecord {
+            prefixes: self.unrecorded.clone(),
+        }
+        .encode();
+        let header = RecordHeader {
+            kind: RecordKind::Commit,
+            flags: RecordFlags::default(),
+            codec: 0,
+            layer: 0,
+            first: 0,
+            count: 0,
+            lsn: 0,
+            payload_len: payload.len() as u32,
+            raw_len: payload.len() as u32,
+            payload_crc: crc32c::crc32c(&payload),
+            link: 0,
+        };
+        Some((header, payload))
+    }
+
+    /// Begins a commit: records the prefixes of the one before, and pads every open segment to a page.
+    ///
+    /// The record rides along where there is room for it; without room the prefixes wait for the next commit, which
+    /// only makes recovery take a little more of the log on the word of its own checksums.
+    pub fn cut(&mut self) -> Cut {
+        if self.has_unsynced()
+            && let Some((header, payload)) = self.commit_record()
+            && self.append(Stream::Fresh, &header, &payload).is_ok()
+        {
+            self.unrecorded.clear();
+        }
+        for stream in STREAMS {
+            let open = self.open.get(stream as usize).copied().flatten();
+            if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
+                segment.pad(&mut self.pool);
+            }
+        }
+        let files = self
+            .segments
+            .iter()
+            .filter(|s| s.append > s.synced)
+            .map(|s| {
+                let end = Prefix {
+                    segment: s.id,
+                    generation: s.generation,
+                    end: s.append,
+                };
+                (Arc::clone(&s.file), end)
+            });
+        Cut {
+            lsn: self.last_lsn(),
+            files: files.collect(),
+        }
+    }
+
+    /// Whether everything that the cut covers has been drained.
+    pub fn is_drained(&self, cut: &Cut) -> bool {
+        cut.files.iter().all(|(_, p)| {
+            self.segment(p.segment)
+                .is_none_or(|s| s.drained >= page_floor(p.end))
+        })
+    }
+
+    /// The cut's files are synced.
+    pub fn committed(&mut self, cut: &Cut) {
+        for (_, prefix) in &cut.files {
+            if let Some(segment) = self.segments.iter_mut().find(|s| s.id == prefix.segment) {
+                segment.synced = segment.synced.max(prefix.end);
+            }
+            self.unrecorded.retain(|p| p.segment != prefix.segment);
+            self.unrecorded.push(*prefix);
+        }
+        self.forget_finished();
+    }
+}

@@ -1,0 +1,364 @@
+//! The log: open segments, and the write buffer in which their newest part waits.
+//!
+//! Appending copies a record into the write buffer's slots, which outlive the process; draining copies full pages out
+//! of them into the segment's file; a commit pads every open segment to a page and makes all of it durable. The log decides
+//! and remembers; the files are written by its caller between [`Log::next_drain`] and [`Log::drained`].
+//!
+//! # Crash
+//! A page that a commit has made durable is never written again: the commit's padding moves the append point to a
+//! page of its own. After a SIGKILL the slots are written to their files again as they are, which is what draining
+//! would have done. LSNs grow along each segment.
+
+mod commit;
+mod slots;
+
+use crate::format::{Location, MAX_STORED, Prefix, RecordHeader, SEGMENT_DATA_START, Seed};
+use crate::io::{AlignedBuf, DiskFile, PAGE};
+pub use commit::Cut;
+pub use slots::SlotPool;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The log's streams: data of unlike lifetime goes to segments of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Small writes, ranges, commit records.
+    Fresh = 0,
+    /// Large sequential writes.
+    Streaming = 1,
+    /// Relocated data.
+    Cold = 2,
+}
+
+/// All streams.
+pub const STREAMS: [Stream; 3] = [Stream::Fresh, Stream::Streaming, Stream::Cold];
+
+/// Why nothing can be appended now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The stream has no open segment, or its segment is full: open another one.
+    Segment,
+    /// The write buffer is full: wait until it has drained.
+    Buffer,
+}
+
+/// A segment that has something in the write buffer or not yet synced.
+#[derive(Debug)]
+struct LogSegment {
+    id: u32,
+    generation: u64,
+    file: Arc<dyn DiskFile>,
+    size: u32,
+    /// Next byte to append.
+    append: u32,
+    /// Written to the file up to here, a multiple of the page.
+    drained: u32,
+    /// Durable up to here.
+    synced: u32,
+    sealed: bool,
+    /// Offset in the segment of the first slot held.
+    slots_from: u32,
+    slots: VecDeque<usize>,
+}
+
+/// A copy of drained pages, to be written to their file.
+#[derive(Debug)]
+pub struct Drain {
+    /// Segment number.
+    pub segment: u32,
+    /// Its file.
+    pub file: Arc<dyn DiskFile>,
+    /// Where the pages go.
+    pub offset: u32,
+    /// The pages.
+    pub pages: AlignedBuf,
+}
+
+/// The log.
+pub struct Log {
+    pool: SlotPool,
+    segments: Vec<LogSegment>,
+    open: [Option<u32>; 3],
+    next_lsn: u64,
+    /// Prefixes of the last commit, to be recorded by the next one.
+    unrecorded: Vec<Prefix>,
+    /// Bytes appended since the store was opened, for the checkpoint's trigger and statistics.
+    pub appended: u64,
+}
+
+impl Log {
+    /// A log that goes on with `next_lsn`; `unrecorded` are prefixes that recovery has made durable.
+    pub fn new(pool: SlotPool, next_lsn: u64, unrecorded: Vec<Prefix>) -> Self {
+        Self {
+            pool,
+            segments: Vec::new(),
+            open: [None; 3],
+            next_lsn,
+            unrecorded,
+            appended: 0,
+        }
+    }
+
+    /// A log that nothing can be appended to, for as long as a store is being recovered.
+    pub fn nowhere() -> Self {
+        Self::new(SlotPool::none(), 1, Vec::new())
+    }
+
+    /// The last LSN given out.
+    pub fn last_lsn(&self) -> u64 {
+        self.next_lsn - 1
+    }
+
+    /// Opens a segment for a stream and seals the one before; returns the sealed one's number.
+    pub fn open_segment(
+        &mut self,
+        stream: Stream,
+        id: u32,
+        generation: u64,
+        file: Arc<dyn DiskFile>,
+        size: u32,
+    ) -> Option<u32> {
+        let sealed = self.seal(stream);
+        self.segments.push(LogSegment {
+            id,
+            generation,
+            file,
+            size,
+            append: SEGMENT_DATA_START,
+            drained: SEGMENT_DATA_START,
+            synced: SEGMENT_DATA_START,
+            sealed: false,
+            slots_from: SEGMENT_DATA_START,
+            slots: VecDeque::new(),
+        });
+        if let Some(place) = self.open.get_mut(stream as usize) {
+            *place = Some(id);
+        }
+        sealed
+    }
+
+    fn seal(&mut self, stream: Stream) -> Option<u32> {
+        let id = self.open.get_mut(stream as usize)?.take()?;
+        let segment = self.segments.iter_mut().find(|s| s.id == id)?;
+        segment.pad(&mut self.pool);
+        segment.sealed = true;
+        Some(id)
+    }
+
+    fn segment(&self, id: u32) -> Option<&LogSegment> {
+        self.segments.iter().find(|s| s.id == id)
+    }
+
+    /// Whether a record of `len` stored bytes can be appended now.
+    pub fn room(&self, stream: Stream, len: usize) -> Result<(), NoRoom> {
+        let open = self.open.get(stream as usize).copied().flatten();
+        let segment = open
+            .and_then(|id| self.segment(id))
+            .ok_or(NoRoom::Segment)?;
+        let end = segment.append as usize + len;
+        if end > segment.size as usize {
+            return Err(NoRoom::Segment);
+        }
+        let held = segment.slots_from as usize + segment.slots.len() * self.pool.slot_size();
+        let wanted = end.saturating_sub(held).div_ceil(self.pool.slot_size());
+        if wanted > self.pool.free() {
+            Err(NoRoom::Buffer)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Appends a record; gives it the next LSN. There must be room, see [`Log::room`].
+    pub fn append(
+        &mut self,
+        stream: Stream,
+        header: &RecordHeader,
+        payload: &[u8],
+    ) -> Result<(Location, u64), NoRoom> {
+        let len = header.stored_len();
+        self.room(stream, len)?;
+        let open = self.open.get(stream as usize).copied().flatten();
+        let segment = self
+            .segments
+            .iter_mut()
+            .find(|s| Some(s.id) == open)
+            .ok_or(NoRoom::Segment)?;
+        let lsn = self.next_lsn;
+        self.next_lsn += 1;
+        let at = Location {
+            segment: segment.id,
+            offset: segment.append,
+            len: len as u32,
+        };
+        let seed = Seed {
+            segment: segment.id,
+            generation: segment.generation,
+            offset: segment.append,
+        };
+        let header = RecordHeader { lsn, ..*header }.encode(seed);
+        segment.hold(&mut self.pool, at.end());
+        segment.copy_in(&mut self.pool, at.offset, &header);
+        segment.copy_in(&mut self.pool, at.offset + header.len() as u32, payload);
+        segment.append = at.end();
+        self.appended += len as u64;
+        Ok((at, lsn))
+    }
+
+    /// Copies a record out of the write buffer, if its file may not have all of it yet. `out` is cleared.
+    pub fn read_buffered(&self, at: Location, out: &mut Vec<u8>) -> bool {
+        match self.segment(at.segment) {
+            Some(segment) if at.end() > segment.drained => {
+                out.clear();
+                segment.copy_out(&self.pool, at.offset, at.len as usize, out)
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes in full pages that wait to be drained.
+    pub fn undrained(&self) -> usize {
+        self.segments
+            .iter()
+            .map(|s| (page_floor(s.append) - s.drained) as usize)
+            .sum()
+    }
+
+    /// Slots of the write buffer that are free.
+    pub fn free_slots(&self) -> usize {
+        self.pool.free()
+    }
+
+    /// The next full pages to write to a file, at most `max` bytes (a multiple of the page). The segment with the most
+    /// of them goes first.
+    pub fn next_drain(&self, max: usize) -> Option<Drain> {
+        let waiting = |s: &&LogSegment| page_floor(s.append) - s.drained;
+        let segment = self
+            .segments
+            .iter()
+            .filter(|s| waiting(s) > 0)
+            .max_by_key(waiting)?;
+        let len = (waiting(&segment) as usize).min(max);
+        let mut bytes = Vec::with_capacity(len);
+        if !segment.copy_out(&self.pool, segment.drained, len, &mut bytes) {
+            debug_assert!(false, "segment {:x} lost its slots", segment.id);
+            return None;
+        }
+        let mut pages = AlignedBuf::zeroed(len).ok()?;
+        pages.copy_from_slice(&bytes);
+        Some(Drain {
+            segment: segment.id,
+            file: Arc::clone(&segment.file),
+            offset: segment.drained,
+            pages,
+        })
+    }
+
+    /// The pages are in their file: gives back slots.
+    pub fn drained(&mut self, drain: &Drain) {
+        let Some(segment) = self.segments.iter_mut().find(|s| s.id == drain.segment) else {
+            return;
+        };
+        segment.drained = drain.offset + drain.pages.len() as u32;
+        segment.give_back(&mut self.pool);
+        self.forget_finished();
+    }
+
+    /// Segments that are sealed, drained and synced are no concern of the log's any more.
+    fn forget_finished(&mut self) {
+        let done = |s: &LogSegment| s.sealed && s.drained >= s.append && s.synced >= s.append;
+        for segment in self.segments.iter_mut().filter(|s| done(s)) {
+            segment
+                .slots
+                .drain(..)
+                .for_each(|slot| self.pool.release(slot));
+        }
+        self.segments.retain(|s| !done(s));
+    }
+}
+
+impl LogSegment {
+    /// Claims slots until `end` is covered.
+    fn hold(&mut self, pool: &mut SlotPool, end: u32) {
+        while self.held_to(pool) < end as usize {
+            let offset = self.held_to(pool) as u32;
+            let Some(slot) = pool.claim(self.id, self.generation, offset) else {
+                return;
+            };
+            self.slots.push_back(slot);
+        }
+    }
+
+    fn held_to(&self, pool: &SlotPool) -> usize {
+        self.slots_from as usize + self.slots.len() * pool.slot_size()
+    }
+
+    fn copy_in(&mut self, pool: &mut SlotPool, offset: u32, mut bytes: &[u8]) {
+        let size = pool.slot_size();
+        let mut at = offset.saturating_sub(self.slots_from) as usize;
+        while !bytes.is_empty() {
+            let (within, slot) = (at % size, self.slots.get(at / size).copied());
+            let (now, rest) = bytes.split_at(bytes.len().min(size - within));
+            let Some(to) = slot.and_then(|s| pool.slot_mut(s).get_mut(within..within + now.len()))
+            else {
+                debug_assert!(false, "segment {:x} holds no slot for {offset}", self.id);
+                return;
+            };
+            to.copy_from_slice(now);
+            at += now.len();
+            bytes = rest;
+        }
+    }
+
+    fn copy_out(&self, pool: &SlotPool, offset: u32, len: usize, out: &mut Vec<u8>) -> bool {
+        let size = pool.slot_size();
+        let Some(at) = offset.checked_sub(self.slots_from) else {
+            return false;
+        };
+        let mut at = at as usize;
+        let end = at + len;
+        while at < end {
+            let within = at % size;
+            let now = (end - at).min(size - within);
+            match self
+                .slots
+                .get(at / size)
+                .and_then(|s| pool.slot(*s).get(within..within + now))
+            {
+                Some(bytes) => out.extend_from_slice(bytes),
+                None => return false,
+            }
+            at += now;
+        }
+        true
+    }
+
+    /// Moves the append point to a page of its own. Slots are zeroed when claimed, so the padding reads as zeroes.
+    fn pad(&mut self, pool: &mut SlotPool) {
+        let end = self.append.next_multiple_of(PAGE as u32);
+        // Slots are whole pages, so that the page in question is held already.
+        debug_assert!(self.held_to(pool) >= end as usize || self.append == end);
+        self.append = end;
+    }
+
+    /// Gives back slots that neither draining nor reading needs. An extent that reaches past `drained` may begin a
+    /// whole extent before it.
+    fn give_back(&mut self, pool: &mut SlotPool) {
+        let size = pool.slot_size();
+        let needed_from = if self.drained >= self.append {
+            self.append as usize
+        } else {
+            (self.drained as usize).saturating_sub(MAX_STORED)
+        };
+        while self.slots_from as usize + size <= needed_from {
+            match self.slots.pop_front() {
+                Some(slot) => pool.release(slot),
+                None => break,
+            }
+            self.slots_from += size as u32;
+        }
+    }
+}
+
+fn page_floor(offset: u32) -> u32 {
+    offset / PAGE as u32 * PAGE as u32
+}

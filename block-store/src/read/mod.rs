@@ -1,0 +1,9 @@
+//! The read path: map -> runs -> reads of whole pages -> verify -> decompress -> the caller.
+
+mod finish;
+mod node;
+mod plan;
+
+pub use finish::{Decoder, Fault};
+pub use node::{NodeRead, decode_node};
+pub use plan::{PageRead, Run, Source, page_reads, plan};

@@ -1,0 +1,384 @@
+//! Opening a store: newest superblock, then roll-forward over the log's own records.
+//!
+//! 1. The write buffer that a killed process left is written to its segments, as draining would have done.
+//! 2. Table and catalogue of the checkpoint are read; nodes of maps come when they are needed.
+//! 3. What the log holds since the checkpoint is scanned, bounded by [`crate::store::OpenConfig::checkpoint_log`].
+//! 4. Records newer than the checkpoint are applied in order of LSN. Relocated extents are passed over: their sources
+//!    are still there, and something newer may have been written to their blocks.
+//! 5. What was scanned is synced, cut to its length and sealed: nothing is ever appended to it again.
+
+mod buffer;
+mod scan;
+
+use crate::alloc::{Content, Phase, Segment, Segments};
+use crate::error::StoreError;
+use crate::format::{
+    Catalogue, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentHeader, SegmentRow,
+    Superblock, segment_file_name, segment_id_of,
+};
+use crate::io::{AlignedBuf, Disk, PAGE};
+use crate::map::{Map, Missing};
+use crate::read::NodeRead;
+use crate::state::State;
+use crate::write::{clear, point_at};
+pub use buffer::{BufferFound, replay_buffer};
+use scan::Scan;
+pub use scan::{Scanned, scan};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A store as it was found, ready to go on.
+pub struct Recovered {
+    /// Block maps.
+    pub map: Map,
+    /// Segments; all sealed.
+    pub segments: Segments,
+    /// vDisks, layers, snapshots.
+    pub catalogue: Catalogue,
+    /// Segments of table's and catalogue's pieces.
+    pub chains: Vec<u32>,
+    /// The next LSN.
+    pub next_lsn: u64,
+    /// What the scan has found and made durable, to be recorded by the first commit.
+    pub prefixes: Vec<Prefix>,
+    /// Bytes of log that were scanned.
+    pub scanned: u64,
+    /// Records that were applied.
+    pub applied: usize,
+}
+
+/// Reads the newest superblock's checkpoint and rolls forward.
+pub fn recover(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    map_nodes: usize,
+    accept_damage: bool,
+) -> Result<Recovered, StoreError> {
+    let (rows, catalogue, chains) = crate::checkpoint::read_roots(disk, superblock)?;
+    let mut found = Recovered {
+        map: Map::new(map_nodes),
+        segments: Segments::starting_at(superblock.next_segment_generation),
+        catalogue,
+        chains,
+        next_lsn: superblock.checkpoint_lsn + 1,
+        prefixes: Vec::new(),
+        scanned: 0,
+        applied: 0,
+    };
+    for (id, layer) in &found.catalogue.layers {
+        found.map.add_layer(*id, layer.root);
+    }
+    let logs = open_segments(disk, superblock, &rows, &mut found.segments)?;
+    for segment in found.chains.clone() {
+        found.segments.retain(segment, 1);
+    }
+    let mut scans = scan_logs(&logs, superblock, &mut found, accept_damage)?;
+    roll_forward(&mut scans, superblock.checkpoint_lsn, &mut found)?;
+    seal(disk, &scans, &mut found)?;
+    Ok(found)
+}
+
+/// A segment whose end is not known from the table.
+struct LogTail {
+    id: u32,
+    from: u32,
+}
+
+/// Opens all segments that count, removes those that don't, and says which have to be scanned from where.
+fn open_segments(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    rows: &[SegmentRow],
+    segments: &mut Segments,
+) -> Result<Vec<LogTail>, StoreError> {
+    let by_id: HashMap<u32, &SegmentRow> = rows.iter().map(|r| (r.id, r)).collect();
+    let mut tails = Vec::new();
+    let mut seen = HashSet::new();
+    for name in disk.list().map_err(StoreError::io("listing the store"))? {
+        let Some(id) = segment_id_of(&name) else {
+            continue;
+        };
+        let file = disk
+            .open(&name)
+            .map_err(StoreError::io(format!("opening {name}")))?;
+        let header = read_header(&*file, superblock, id);
+        let row = by_id
+            .get(&id)
+            .filter(|r| header.as_ref().is_none_or(|h| h.generation == r.generation));
+        let (generation, live, total, used, content) = match (row, &header) {
+            (Some(row), _) => {
+                seen.insert(id);
+                let content = if row.meta {
+                    Content::Meta
+                } else {
+                    Content::Data
+                };
+                if row.open {
+                    tails.push(LogTail {
+                        id,
+                        from: row.used.max(SEGMENT_DATA_START),
+                    });
+                }
+                (row.generation, row.live, row.total, row.used, content)
+            }
+            (None, Some(header)) if header.generation >= superblock.next_segment_generation => {
+                tails.push(LogTail {
+                    id,
+                    from: SEGMENT_DATA_START,
+                });
+                segments.next_generation = segments.next_generation.max(header.generation + 1);
+                (header.generation, 0, 0, SEGMENT_DATA_START, Content::Data)
+            }
+            _ => {
+                // Unlinked by a checkpoint whose directory was not synced, or never finished being allocated.
+                log::debug!("removing {name}: no checkpoint names it");
+                disk.remove(&name)
+                    .map_err(StoreError::io(format!("removing {name}")))?;
+                continue;
+            }
+        };
+        segments.insert(
+            id,
+            Segment {
+                generation,
+                file,
+                phase: Phase::Sealed,
+                content,
+                used,
+                live,
+                total,
+            },
+        );
+    }
+    for row in rows.iter().filter(|r| !seen.contains(&r.id) && r.live > 0) {
+        log::error!(
+            "segment {:x} is missing; what it held will read as I/O errors",
+            row.id
+        );
+    }
+    Ok(tails)
+}
+
+fn read_header(
+    file: &dyn crate::io::DiskFile,
+    superblock: &Superblock,
+    id: u32,
+) -> Option<SegmentHeader> {
+    let mut page = AlignedBuf::zeroed(PAGE).ok()?;
+    file.read_at(&mut page, 0).ok()?;
+    SegmentHeader::decode(&page)
+        .ok()
+        .filter(|h| h.store == superblock.store && h.id == id)
+}
+
+/// Scans the tails and holds them against what commits have promised.
+fn scan_logs(
+    tails: &[LogTail],
+    superblock: &Superblock,
+    found: &mut Recovered,
+    accept_damage: bool,
+) -> Result<Vec<Scan>, StoreError> {
+    let mut scans = Vec::new();
+    for tail in tails {
+        let Some(segment) = found.segments.get(tail.id) else {
+            continue;
+        };
+        let scan = scan(&*segment.file, tail.id, segment.generation, tail.from)
+            .map_err(StoreError::io(format!("reading segment {:x}", tail.id)))?;
+        found.scanned += u64::from(scan.end - tail.from);
+        scans.push(scan);
+    }
+    let mut promised: BTreeMap<u32, Prefix> = BTreeMap::new();
+    for prefix in scans
+        .iter()
+        .flat_map(|s| &s.commits)
+        .flat_map(|c| &c.prefixes)
+    {
+        let best = promised.entry(prefix.segment).or_insert(*prefix);
+        if (prefix.generation, prefix.end) > (best.generation, best.end) {
+            *best = *prefix;
+        }
+    }
+    for scan in &mut scans {
+        let end = promised
+            .remove(&scan.segment)
+            .filter(|p| p.generation == scan.generation)
+            .map_or(0, |p| p.end);
+        if scan.end < end {
+            let error = StoreError::LogDamaged {
+                segment: scan.segment,
+                from: scan.end,
+                to: end,
+                why: scan.why.clone(),
+            };
+            if !accept_damage {
+                return Err(error);
+            }
+            log::error!("{error}; going on without it, as told");
+        }
+        scan.keep_intact_beyond(end);
+    }
+    for prefix in promised
+        .values()
+        .filter(|p| p.generation >= superblock.next_segment_generation)
+    {
+        if found.segments.get(prefix.segment).is_none() {
+            let why = format!("{} is not there", segment_file_name(prefix.segment));
+            let error = StoreError::LogDamaged {
+                segment: prefix.segment,
+                from: 0,
+                to: prefix.end,
+                why,
+            };
+            if !accept_damage {
+                return Err(error);
+            }
+            log::error!("{error}; going on without it, as told");
+        }
+    }
+    Ok(scans)
+}
+
+/// Applies what is newer than the checkpoint, in order of LSN.
+fn roll_forward(
+    scans: &mut [Scan],
+    checkpoint: u64,
+    found: &mut Recovered,
+) -> Result<(), StoreError> {
+    let mut records: Vec<(u32, Scanned)> = Vec::new();
+    for scan in scans.iter_mut() {
+        if let Some(segment) = found.segments.get_mut(scan.segment) {
+            segment.used = segment.used.max(scan.end);
+        }
+        records.extend(scan.records.drain(..).map(|r| (scan.segment, r)));
+    }
+    records.sort_unstable_by_key(|(_, r)| r.header.lsn);
+    let mut state = Forward::of(found);
+    for (segment, record) in records {
+        let header = &record.header;
+        state.next_lsn = state.next_lsn.max(header.lsn + 1);
+        let at = Location {
+            segment,
+            offset: record.offset,
+            len: header.stored_len() as u32,
+        };
+        state.count(&record, at);
+        let known = state.state.catalogue.layers.contains_key(&header.layer);
+        if header.lsn > checkpoint && !header.flags.relocated && known {
+            state.apply(&record, at)?;
+        }
+    }
+    state.back_to(found);
+    Ok(())
+}
+
+/// The state while rolling forward; its log stays empty.
+struct Forward {
+    state: State,
+    next_lsn: u64,
+    applied: usize,
+}
+
+impl Forward {
+    fn of(found: &mut Recovered) -> Self {
+        let state = State {
+            map: std::mem::replace(&mut found.map, Map::new(0)),
+            segments: std::mem::take(&mut found.segments),
+            log: crate::log::Log::nowhere(),
+            catalogue: std::mem::take(&mut found.catalogue),
+            failed: None,
+            full: false,
+            segment_size: 0,
+        };
+        Self {
+            state,
+            next_lsn: found.next_lsn,
+            applied: 0,
+        }
+    }
+
+    fn back_to(self, found: &mut Recovered) {
+        found.map = self.state.map;
+        found.segments = self.state.segments;
+        found.catalogue = self.state.catalogue;
+        (found.next_lsn, found.applied) = (self.next_lsn, self.applied);
+    }
+
+    fn count(&mut self, record: &Scanned, at: Location) {
+        let count = match record.header.kind {
+            RecordKind::Extent | RecordKind::Range => record.header.count.min(32) as u32,
+            _ => 0,
+        };
+        self.state.segments.appended(at.segment, at.end(), count);
+    }
+
+    fn apply(&mut self, record: &Scanned, at: Location) -> Result<(), StoreError> {
+        let header = &record.header;
+        let (layer, first, count) = (header.layer, header.first, header.count);
+        match header.kind {
+            RecordKind::Extent => {
+                self.load(|s| s.map.make_resident(crate::map::NodeKey::leaf(layer, first)))?;
+                point_at(&mut self.state, layer, first, count, at);
+            }
+            RecordKind::Range => {
+                self.load(|s| s.map.prepare_range(layer, first, count))?;
+                clear(&mut self.state, layer, first, count);
+            }
+            _ => return Ok(()),
+        }
+        self.applied += 1;
+        Ok(())
+    }
+
+    /// Reads nodes until `attempt` finds all it needs.
+    fn load(
+        &mut self,
+        mut attempt: impl FnMut(&mut State) -> Result<(), Missing>,
+    ) -> Result<(), StoreError> {
+        while let Err(missing) = attempt(&mut self.state) {
+            load_node(&mut self.state, missing)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads one node now and hands it to the map.
+pub fn load_node(state: &mut State, missing: Missing) -> Result<(), StoreError> {
+    let damaged = |why: String| {
+        StoreError::damaged("a block map")(crate::format::FormatError {
+            what: "map node",
+            why,
+        })
+    };
+    let read = NodeRead::plan(state, missing).map_err(damaged)?;
+    let slots = read
+        .read_now(&mut |origin, layer| state.is_heir(origin, layer))
+        .map_err(damaged)?;
+    state.map.install(missing, slots);
+    Ok(())
+}
+
+/// What was scanned becomes durable and is cut to its length. Empty segments go.
+fn seal(disk: &dyn Disk, scans: &[Scan], found: &mut Recovered) -> Result<(), StoreError> {
+    for scan in scans {
+        let Some(segment) = found.segments.get(scan.segment) else {
+            continue;
+        };
+        let file = std::sync::Arc::clone(&segment.file);
+        let end = scan.end.next_multiple_of(PAGE as u32);
+        let context = || StoreError::io(format!("sealing segment {:x}", scan.segment));
+        if scan.end == SEGMENT_DATA_START && segment.live == 0 && segment.total == 0 {
+            found.segments.remove(scan.segment);
+            disk.remove(&segment_file_name(scan.segment))
+                .map_err(context())?;
+            continue;
+        }
+        file.truncate(u64::from(end)).map_err(context())?;
+        file.sync().map_err(context())?;
+        found.prefixes.push(Prefix {
+            segment: scan.segment,
+            generation: scan.generation,
+            end: scan.end,
+        });
+    }
+    Ok(())
+}

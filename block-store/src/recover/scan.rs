@@ -1,0 +1,157 @@
+//! Scanning a segment's records by their own headers.
+
+use crate::format::{CommitRecord, RECORD_HEADER, RecordHeader, RecordKind, Seed};
+use crate::io::{AlignedBuf, DiskFile, PAGE};
+use std::io;
+
+/// Bytes read at a time; longer than any record with the page it begins in.
+const WINDOW: usize = 1 << 20;
+
+/// A record as it was found.
+#[derive(Debug, Clone)]
+pub struct Scanned {
+    /// Its header.
+    pub header: RecordHeader,
+    /// Its offset in the segment.
+    pub offset: u32,
+    /// Whether its payload is what was written.
+    pub intact: bool,
+}
+
+/// What a segment holds from some offset on.
+#[derive(Debug)]
+pub struct Scan {
+    /// Segment number.
+    pub segment: u32,
+    /// Its generation.
+    pub generation: u64,
+    /// Extents and ranges.
+    pub records: Vec<Scanned>,
+    /// Commit records.
+    pub commits: Vec<CommitRecord>,
+    /// Where it ends: a page that begins with zeroes, a header that does not verify, or the end of the file.
+    pub end: u32,
+    /// Why it ends there.
+    pub why: String,
+}
+
+/// Scans a segment from `from` to its end.
+pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io::Result<Scan> {
+    let mut out = Scan {
+        segment,
+        generation,
+        records: Vec::new(),
+        commits: Vec::new(),
+        end: from,
+        why: String::new(),
+    };
+    let mut window = Window::new(file)?;
+    loop {
+        let at = out.end;
+        let seed = Seed {
+            segment,
+            generation,
+            offset: at,
+        };
+        let head = window.get(at, RECORD_HEADER)?;
+        if head.len() < RECORD_HEADER {
+            out.why = "the file ends here".into();
+            return Ok(out);
+        }
+        if head.iter().all(|b| *b == 0) {
+            if at.is_multiple_of(PAGE as u32) {
+                out.why = "there are only zeroes".into();
+                return Ok(out);
+            }
+            out.end = at.next_multiple_of(PAGE as u32);
+            continue;
+        }
+        let header = match RecordHeader::decode(head, seed) {
+            Ok(header) => header,
+            Err(error) => {
+                out.why = error.to_string();
+                return Ok(out);
+            }
+        };
+        let len = header.stored_len();
+        let stored = window.get(at, len)?;
+        let Some(payload) = stored.get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
+        else {
+            out.why = "the file ends within a record".into();
+            return Ok(out);
+        };
+        let intact = header.payload_is_intact(payload);
+        if header.kind == RecordKind::Commit && intact {
+            out.commits.extend(CommitRecord::decode(payload));
+        }
+        out.records.push(Scanned {
+            header,
+            offset: at,
+            intact,
+        });
+        out.end = at + len as u32;
+    }
+}
+
+impl Scan {
+    /// Above what commits have promised, a payload that does not verify is where the log ends. Below, the record
+    /// stays: its blocks read as I/O errors and not as something older.
+    pub fn keep_intact_beyond(&mut self, promised: u32) {
+        if let Some(n) = self
+            .records
+            .iter()
+            .position(|r| !r.intact && r.offset >= promised)
+        {
+            if let Some(torn) = self.records.get(n) {
+                self.end = torn.offset;
+            }
+            self.records.truncate(n);
+        }
+        for record in self.records.iter().filter(|r| !r.intact) {
+            log::error!(
+                "segment {:x}, byte {}: payload does not verify; blocks {}..{} of layer {} will read as I/O errors",
+                self.segment,
+                record.offset,
+                record.header.first,
+                record.header.first + record.header.count,
+                record.header.layer
+            );
+        }
+    }
+}
+
+/// A window of the file that moves forward.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    len: u32,
+    at: u32,
+    pages: AlignedBuf,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+        let len = u32::try_from(file.len()?).unwrap_or(u32::MAX) / PAGE as u32 * PAGE as u32;
+        Ok(Self {
+            file,
+            len,
+            at: 0,
+            pages: AlignedBuf::zeroed(0)?,
+        })
+    }
+
+    /// Up to `len` bytes from `offset`; fewer at the end of the file.
+    fn get(&mut self, offset: u32, len: usize) -> io::Result<&[u8]> {
+        let end = (offset as usize + len).min(self.len as usize);
+        if offset < self.at || end > self.at as usize + self.pages.len() {
+            self.at = (offset / PAGE as u32 * PAGE as u32).min(self.len);
+            let size = WINDOW.min((self.len - self.at) as usize);
+            self.pages = AlignedBuf::zeroed(size)?;
+            if size > 0 {
+                self.file.read_at(&mut self.pages, u64::from(self.at))?;
+            }
+        }
+        let from = offset as usize - self.at as usize;
+        let to = end.saturating_sub(self.at as usize);
+        Ok(self.pages.get(from..to).unwrap_or_default())
+    }
+}

@@ -1,0 +1,118 @@
+//! What the store's one lock protects: maps, segments, log and catalogue, which must change together.
+//!
+//! LSN, choice of layer and map entry of a write are one critical section (design invariant); so is what a
+//! checkpoint or a snapshot cuts. One short lock gives that without an order of locks to get wrong: see
+//! `docs/adr/0001-one-state-lock.md` for what it costs.
+
+use crate::alloc::{Content, Phase, Purpose, Segments};
+use crate::format::{Catalogue, Dropped, Entry};
+use crate::log::{Log, Stream};
+use crate::map::{Freed, Map};
+use std::sync::Arc;
+
+/// Why a request can't go on right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// A node of the map has to be read first.
+    Node(crate::map::Missing),
+    /// The write buffer is full; draining will make room.
+    Buffer,
+    /// No segment can be opened: the store is full, or the next one is still being allocated.
+    Space,
+    /// Too much of the map waits for a checkpoint.
+    Checkpoint,
+}
+
+/// The state of an open store.
+pub struct State {
+    /// Block maps of all layers.
+    pub map: Map,
+    /// Segments.
+    pub segments: Segments,
+    /// Open segments and the write buffer.
+    pub log: Log,
+    /// vDisks, layers, snapshots. Root entries in it are as of the last checkpoint; [`Map::root`] has today's.
+    pub catalogue: Catalogue,
+    /// Set when durability can't be promised any more: why. Only reopening the store helps.
+    pub failed: Option<Arc<str>>,
+    /// The last attempt to allocate a segment found no space.
+    pub full: bool,
+    /// Bytes of a segment.
+    pub segment_size: u32,
+}
+
+impl State {
+    /// Opens a spare segment for the stream.
+    pub fn open_segment(&mut self, stream: Stream) -> Result<(), Blocked> {
+        let purpose = if stream == Stream::Cold {
+            Purpose::Relocation
+        } else {
+            Purpose::Guest
+        };
+        let Some((id, segment)) = self.segments.take_spare(purpose, Content::Data) else {
+            return Err(Blocked::Space);
+        };
+        let (generation, file) = (segment.generation, Arc::clone(&segment.file));
+        if let Some(sealed) = self
+            .log
+            .open_segment(stream, id, generation, file, self.segment_size)
+            && let Some(s) = self.segments.get_mut(sealed)
+        {
+            s.phase = Phase::Sealed;
+        }
+        Ok(())
+    }
+
+    /// Accounts for something that the map no longer names.
+    pub fn release(&mut self, freed: Freed) {
+        release(&mut self.segments, &mut self.catalogue, freed);
+    }
+
+    /// What a block reads as: the first layer from `layer` down that knows it, and its entry.
+    pub fn resolve(&mut self, layer: u32, block: u64) -> Result<(u32, u64), Blocked> {
+        let mut layer = layer;
+        loop {
+            let bits = self.map.lookup(layer, block).map_err(Blocked::Node)?;
+            match self.catalogue.layers.get(&layer).and_then(|l| l.parent) {
+                Some(parent) if bits == 0 => layer = parent,
+                _ => return Ok((layer, bits)),
+            }
+        }
+    }
+
+    /// Whether data written for `origin` may be read as `layer`'s: it is, or was merged into it.
+    pub fn is_heir(&self, origin: u32, layer: u32) -> bool {
+        let mut origin = origin;
+        // Every alias leads to a younger layer or ends: bounded by their number.
+        for _ in 0..=self.catalogue.aliases.len() {
+            if origin == layer {
+                return true;
+            }
+            match self.catalogue.aliases.iter().find(|a| a.from == origin) {
+                Some(alias) => origin = alias.to,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// Accounts for something that the map no longer names: an entry at once, a subtree when it has been walked.
+pub fn release(segments: &mut Segments, catalogue: &mut Catalogue, freed: Freed) {
+    match freed {
+        Freed::Entry(bits) => {
+            if let Ok(Entry::Stored { at, .. }) = Entry::unpack(bits) {
+                segments.release(at.segment);
+            }
+        }
+        Freed::Subtree { top, at } => {
+            let (layer, level, number) = (top.layer(), top.level(), top.number());
+            catalogue.dropped.push(Dropped {
+                layer,
+                level,
+                number,
+                at,
+            });
+        }
+    }
+}

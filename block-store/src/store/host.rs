@@ -1,0 +1,66 @@
+//! What a store needs of the machine: one real and one simulated implementation.
+
+use crate::io::real::{RealDisk, RealRuntime};
+use crate::io::{Disk, Runtime};
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The machine.
+pub trait Host: Send + Sync {
+    /// The store's directory.
+    fn disk(&self) -> Arc<dyn Disk>;
+    /// The runtime directory.
+    fn runtime(&self) -> &dyn Runtime;
+    /// Path of the runtime directory, by which the superblock names the write buffer.
+    fn run_dir(&self) -> &str;
+    /// Seconds since 1970.
+    fn now(&self) -> u64;
+    /// A new UUID.
+    fn new_uuid(&self) -> Uuid;
+}
+
+/// The machine we run on.
+pub struct RealHost {
+    disk: Arc<RealDisk>,
+    runtime: RealRuntime,
+    run_dir: String,
+}
+
+impl RealHost {
+    /// A store on `disk`, with its write buffer in `run_dir`.
+    pub fn new(disk: RealDisk, run_dir: &Path) -> Self {
+        let path = run_dir
+            .canonicalize()
+            .unwrap_or_else(|_| run_dir.to_path_buf());
+        Self {
+            disk: Arc::new(disk),
+            runtime: RealRuntime::new(run_dir),
+            run_dir: path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl Host for RealHost {
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk) as Arc<dyn Disk>
+    }
+
+    fn runtime(&self) -> &dyn Runtime {
+        &self.runtime
+    }
+
+    fn run_dir(&self) -> &str {
+        &self.run_dir
+    }
+
+    fn now(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs())
+    }
+
+    fn new_uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+}

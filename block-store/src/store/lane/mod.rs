@@ -1,0 +1,382 @@
+//! A lane: one thread's way into the store, asynchronous, never blocking.
+//!
+//! ```text
+//!            +-- node of the map missing -> read it --+
+//!            v                                        |
+//! read:   plan -> read pages -> verify, decode -> copy to the caller -> done
+//! write:  copy -> [read edge blocks] -> group, compress -> apply (critical section per piece) -> [durable] -> done
+//!                        ^                                   |        |
+//!                        +---- an edge block has changed ----+        +-- no room: stalled, tried again when rung
+//! ```
+
+mod op;
+mod read;
+mod write;
+
+use crate::core::{Core, LaneBell};
+use crate::error::RequestError;
+use crate::io::{AlignedBuf, ReadDone, ReadQueue};
+use crate::payload::Payload;
+use crate::read::{Decoder, NodeRead};
+use crate::state::Blocked;
+use crate::store::config::OnFull;
+use crate::store::vdisk::VDisk;
+use crate::write::Packer;
+use op::{Kind, Op};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a lane is asked to do. Offsets and lengths are in bytes, multiples of 512.
+#[derive(Debug)]
+pub enum Command<P> {
+    /// Reads as many bytes as the payload has.
+    Read {
+        /// First byte.
+        offset: u64,
+        /// Where they go.
+        into: P,
+    },
+    /// Writes as many bytes as the payload has.
+    Write {
+        /// First byte.
+        offset: u64,
+        /// Where they come from.
+        from: P,
+    },
+    /// Everything completed before becomes durable.
+    Flush,
+    /// The range need not be kept; whole blocks of it read as zeroes afterwards.
+    Discard {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        len: u64,
+    },
+    /// The range reads as zeroes.
+    WriteZeroes {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        len: u64,
+        /// Zeroes never take space here, with or without.
+        unmap: bool,
+    },
+}
+
+/// A finished request.
+#[derive(Debug)]
+pub struct Done<P> {
+    /// What the caller named it.
+    pub tag: u64,
+    /// The caller's memory.
+    pub payload: Option<P>,
+    /// How it went.
+    pub result: Result<(), RequestError>,
+}
+
+/// Marks the tags of reads of map nodes.
+const NODE_TAG: u64 = 1 << 63;
+/// Buffers kept for reuse, and their size: one page read at its longest.
+const KEPT_BUFFERS: usize = 64;
+const SMALL_BUFFER: usize = 16 << 10;
+const LARGE_BUFFER: usize = 512 << 10;
+
+struct NodeLoad {
+    read: NodeRead,
+    waiting: Vec<usize>,
+}
+
+/// One thread's way into the store.
+pub struct Lane<P: Payload> {
+    core: Arc<Core>,
+    bell: Arc<LaneBell>,
+    on_full: OnFull,
+    queue: Box<dyn ReadQueue>,
+    ops: Vec<Option<Op<P>>>,
+    free: Vec<usize>,
+    /// Parts of finished operations, kept for their memory.
+    spare_ops: Vec<op::Parts>,
+    loads: Vec<Option<NodeLoad>>,
+    stalled: VecDeque<usize>,
+    done: Vec<Done<P>>,
+    reads: Vec<ReadDone>,
+    flushed: Vec<(usize, bool)>,
+    packer: Packer,
+    decoder: Decoder,
+    small: Vec<AlignedBuf>,
+    large: Vec<AlignedBuf>,
+}
+
+impl<P: Payload> Lane<P> {
+    pub(crate) fn new(core: Arc<Core>, on_full: OnFull, depth: u32) -> io::Result<Self> {
+        let bell = Arc::new(LaneBell::new()?);
+        core.add_lane(&bell);
+        let queue = core.disk.read_queue(depth)?;
+        Ok(Self {
+            core,
+            bell,
+            on_full,
+            queue,
+            ops: Vec::new(),
+            free: Vec::new(),
+            spare_ops: Vec::new(),
+            loads: Vec::new(),
+            stalled: VecDeque::new(),
+            done: Vec::new(),
+            reads: Vec::new(),
+            flushed: Vec::new(),
+            packer: Packer::new()?,
+            decoder: Decoder::new()?,
+            small: Vec::new(),
+            large: Vec::new(),
+        })
+    }
+
+    /// Descriptors to poll for reading (level-triggered): when one is readable, [`Lane::poll`] has work.
+    pub fn pollable(&self) -> Vec<RawFd> {
+        self.queue
+            .fd()
+            .into_iter()
+            .chain([self.bell.fd()])
+            .collect()
+    }
+
+    /// Requests taken in and not returned yet.
+    pub fn in_flight(&self) -> usize {
+        self.ops.len() - self.free.len() + self.done.len()
+    }
+
+    /// Takes a request in; it comes back from [`Lane::poll`] under its tag.
+    pub fn submit(&mut self, vdisk: &Arc<VDisk>, command: Command<P>, tag: u64) {
+        let parts = self.spare_ops.pop().unwrap_or_default();
+        match Op::new(vdisk, command, tag, parts) {
+            Ok(op) => {
+                let index = self.place(op);
+                self.start(index);
+            }
+            Err(done) => {
+                if done.result.is_err() {
+                    vdisk.stats.errors.fetch_add(1, Relaxed);
+                }
+                self.done.push(done);
+            }
+        }
+    }
+
+    /// Pushes I/O to the kernel, takes in what has finished, tries again what was stalled; appends finished requests.
+    pub fn poll(&mut self, done: &mut Vec<Done<P>>) {
+        self.answer_bell();
+        loop {
+            let mut reads = std::mem::take(&mut self.reads);
+            self.queue.poll(&mut reads);
+            if reads.is_empty() {
+                self.reads = reads;
+                break;
+            }
+            for read in reads.drain(..) {
+                self.read_done(read);
+            }
+            self.reads = reads;
+        }
+        done.append(&mut self.done);
+    }
+
+    /// Takes back requests that wait for space; they have had no effect that the caller was told of.
+    pub fn cancel_stalled(&mut self, done: &mut Vec<Done<P>>, which: impl Fn(u64) -> bool) {
+        for _ in 0..self.stalled.len() {
+            let Some(index) = self.stalled.pop_front() else {
+                break;
+            };
+            match self.ops.get(index) {
+                Some(Some(op)) if which(op.tag) => self.finish(index, Err(RequestError::Cancelled)),
+                Some(Some(_)) => self.stalled.push_back(index),
+                _ => {}
+            }
+        }
+        done.append(&mut self.done);
+    }
+
+    fn answer_bell(&mut self) {
+        let mut flushed = std::mem::take(&mut self.flushed);
+        let resume = self.bell.answer(&mut flushed);
+        for (index, ok) in flushed.drain(..) {
+            self.finish(index, if ok { Ok(()) } else { Err(RequestError::Io) });
+        }
+        self.flushed = flushed;
+        if resume {
+            for _ in 0..self.stalled.len() {
+                if let Some(index) = self.stalled.pop_front() {
+                    self.apply(index);
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, op: Op<P>) -> usize {
+        match self.free.pop() {
+            Some(index) => {
+                if let Some(place) = self.ops.get_mut(index) {
+                    *place = Some(op);
+                }
+                index
+            }
+            None => {
+                self.ops.push(Some(op));
+                self.ops.len() - 1
+            }
+        }
+    }
+
+    fn op(&mut self, index: usize) -> Option<&mut Op<P>> {
+        self.ops.get_mut(index)?.as_mut()
+    }
+
+    fn start(&mut self, index: usize) {
+        match self.op(index).map(|op| op.kind) {
+            Some(Kind::Read) => self.plan_read(index),
+            Some(Kind::Write | Kind::Zeroes) => self.begin_write(index),
+            Some(Kind::Discard) => self.apply(index),
+            Some(Kind::Flush) => self.flush(index),
+            None => {}
+        }
+    }
+
+    fn finish(&mut self, index: usize, result: Result<(), RequestError>) {
+        let Some(op) = self.ops.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(index);
+        op.count(&result);
+        let (tag, payload, mut parts) = op.into_parts();
+        for buffer in parts.buffers.drain(..).flatten() {
+            self.keep(buffer);
+        }
+        self.spare_ops.push(parts);
+        self.done.push(Done {
+            tag,
+            payload,
+            result,
+        });
+    }
+
+    /// Waits for what an operation is blocked by.
+    fn blocked(&mut self, index: usize, by: Blocked) {
+        let core = Arc::clone(&self.core);
+        match by {
+            Blocked::Node(missing) => return self.load_node(index, missing),
+            Blocked::Buffer => core.log_bell.ring(),
+            Blocked::Checkpoint => core.upkeep_bell.ring(),
+            Blocked::Space => {
+                if self.on_full == OnFull::Error && core.state.lock().full {
+                    return self.finish(index, Err(RequestError::NoSpace));
+                }
+                core.alloc_bell.ring();
+            }
+        }
+        self.stalled.push_back(index);
+    }
+
+    fn load_node(&mut self, index: usize, missing: crate::map::Missing) {
+        if let Some(load) = self
+            .loads
+            .iter_mut()
+            .flatten()
+            .find(|l| l.read.missing == missing)
+        {
+            load.waiting.push(index);
+            return;
+        }
+        let plan = NodeRead::plan(&self.core.state.lock(), missing);
+        let buffer = plan.and_then(|read| {
+            let (offset, len) = read.pages();
+            Ok((offset, self.buffer(len).map_err(|e| e.to_string())?, read))
+        });
+        match buffer {
+            Ok((offset, buffer, read)) => {
+                let file = Arc::clone(&read.file);
+                let load = NodeLoad {
+                    read,
+                    waiting: vec![index],
+                };
+                let place = self
+                    .loads
+                    .iter()
+                    .position(Option::is_none)
+                    .unwrap_or(self.loads.len());
+                if place == self.loads.len() {
+                    self.loads.push(None);
+                }
+                if let Some(slot) = self.loads.get_mut(place) {
+                    *slot = Some(load);
+                }
+                self.queue
+                    .push(&file, offset, buffer, NODE_TAG | place as u64);
+            }
+            Err(why) => self.node_failed(vec![index], &why),
+        }
+    }
+
+    fn node_failed(&mut self, waiting: Vec<usize>, why: &str) {
+        for index in waiting {
+            if let Some(op) = self.op(index) {
+                log::error!("vDisk {}, block {}: {why}", op.vdisk.name(), op.first);
+            }
+            self.finish(index, Err(RequestError::Io));
+        }
+    }
+
+    fn read_done(&mut self, read: ReadDone) {
+        if read.tag & NODE_TAG == 0 {
+            return self.pages_read(read);
+        }
+        let place = (read.tag & !NODE_TAG) as usize;
+        let Some(load) = self.loads.get_mut(place).and_then(Option::take) else {
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        let slots = match &read.result {
+            Err(e) => Err(format!("reading {:?}: {e}", load.read.missing.key)),
+            Ok(()) => load.read.finish(&read.buf, &mut |o, l| {
+                o == l || core.state.lock().is_heir(o, l)
+            }),
+        };
+        self.keep(read.buf);
+        match slots {
+            Err(why) => self.node_failed(load.waiting, &why),
+            Ok(slots) => {
+                core.state.lock().map.install(load.read.missing, slots);
+                for index in load.waiting {
+                    match self.op(index).map(|op| op.applying()) {
+                        Some(true) => self.apply(index),
+                        Some(false) => self.plan_read(index),
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn buffer(&mut self, len: usize) -> io::Result<AlignedBuf> {
+        let (pool, size) = match len {
+            0..=SMALL_BUFFER => (&mut self.small, SMALL_BUFFER),
+            _ => (&mut self.large, LARGE_BUFFER.max(len)),
+        };
+        let mut buffer = match pool.pop() {
+            Some(buffer) => buffer,
+            None => AlignedBuf::zeroed(size)?,
+        };
+        buffer.set_len(len)?;
+        Ok(buffer)
+    }
+
+    fn keep(&mut self, buffer: AlignedBuf) {
+        match buffer.capacity() {
+            SMALL_BUFFER if self.small.len() < KEPT_BUFFERS => self.small.push(buffer),
+            LARGE_BUFFER if self.large.len() < 8 => self.large.push(buffer),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One request on its way through a lane.
+
+use super::{Command, Done};
+use crate::error::RequestError;
+use crate::format::BLOCK;
+use crate::io::AlignedBuf;
+use crate::payload::Payload;
+use crate::read::{PageRead, Run};
+use crate::store::vdisk::VDisk;
+use crate::write::PreparedWrite;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const SECTOR: u64 = 512;
+
+/// What kind of request it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Zeroes,
+    Discard,
+    Flush,
+}
+
+/// A block of which only a part is written: the rest has to be read first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edge {
+    pub block: u64,
+    /// Where the block begins in [`Parts::data`].
+    pub data_at: usize,
+    /// What the map said of it when it was read: layer and packed entry.
+    pub seen: Option<(u32, u64)>,
+}
+
+/// The parts of an operation that own memory, reused from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub runs: Vec<Run>,
+    pub reads: Vec<PageRead>,
+    pub buffers: Vec<Option<AlignedBuf>>,
+    /// A write's private copy: whole blocks.
+    pub data: Vec<u8>,
+    pub edges: Vec<Edge>,
+    pub prepared: PreparedWrite,
+}
+
+/// A request in flight.
+pub(super) struct Op<P> {
+    pub tag: u64,
+    pub vdisk: Arc<VDisk>,
+    pub kind: Kind,
+    pub payload: Option<P>,
+    pub offset: u64,
+    pub len: u64,
+    /// First block touched, and how many.
+    pub first: u64,
+    pub blocks: u64,
+    pub parts: Parts,
+    /// Reads not yet back.
+    pub outstanding: usize,
+    pub failed: bool,
+    /// Next piece to apply; `None` until the write is prepared.
+    pub next_piece: Option<usize>,
+    /// Durable when this LSN is.
+    pub lsn: u64,
+}
+
+impl<P: Payload> Op<P> {
+    /// Checks a request; one that is already over comes back at once.
+    pub fn new(
+        vdisk: &Arc<VDisk>,
+        command: Command<P>,
+        tag: u64,
+        parts: Parts,
+    ) -> Result<Self, Done<P>> {
+        let (kind, offset, len, payload) = match command {
+            Command::Read { offset, into } => (Kind::Read, offset, into.len() as u64, Some(into)),
+            Command::Write { offset, from } => (Kind::Write, offset, from.len() as u64, Some(from)),
+            Command::Flush => (Kind::Flush, 0, 0, None),
+            Command::Discard { offset, len } => (Kind::Discard, offset, len, None),
+            Command::WriteZeroes { offset, len, .. } => (Kind::Zeroes, offset, len, None),
+        };
+        let result = check(vdisk, kind, offset, len);
+        if result.is_err() || len == 0 && kind != Kind::Flush {
+            return Err(Done {
+                tag,
+                payload,
+                result,
+            });
+        }
+        let block = BLOCK as u64;
+        let first = offset / block;
+        let blocks = (offset + len).div_ceil(block) - first;
+        let vdisk = Arc::clone(vdisk);
+        let op = Self {
+            tag,
+            vdisk,
+            kind,
+            payload,
+            offset,
+            len,
+            first,
+            blocks,
+            parts,
+            outstanding: 0,
+            failed: false,
+            next_piece: None,
+            lsn: 0,
+        };
+        Ok(op)
+    }
+
+    /// Whether it is past planning: its pieces are being applied.
+    pub fn applying(&self) -> bool {
+        self.next_piece.is_some() || self.kind == Kind::Discard
+    }
+
+    /// Whole blocks within the range: the first, and how many.
+    pub fn inner(&self) -> (u64, u64) {
+        let block = BLOCK as u64;
+        let (from, to) = (
+            self.offset.div_ceil(block),
+            (self.offset + self.len) / block,
+        );
+        (from, to.saturating_sub(from))
+    }
+
+    /// Adds the finished request to its vDisk's counters.
+    pub fn count(&self, result: &Result<(), RequestError>) {
+        let stats = &self.vdisk.stats;
+        if let Err(error) = result {
+            if *error != RequestError::Cancelled {
+                stats.errors.fetch_add(1, Relaxed);
+            }
+            return;
+        }
+        let (requests, bytes) = match self.kind {
+            Kind::Read => (&stats.reads, &stats.read_bytes),
+            Kind::Write => (&stats.writes, &stats.written_bytes),
+            Kind::Zeroes | Kind::Discard => (&stats.writes, &stats.zero_bytes),
+            Kind::Flush => (&stats.flushes, &stats.read_bytes),
+        };
+        requests.fetch_add(1, Relaxed);
+        bytes.fetch_add(self.len, Relaxed);
+    }
+
+    /// Takes it apart; the parts are emptied but for buffers, which go back to their pools.
+    pub fn into_parts(self) -> (u64, Option<P>, Parts) {
+        let mut parts = self.parts;
+        parts.runs.clear();
+        parts.reads.clear();
+        parts.edges.clear();
+        parts.prepared.clear();
+        parts.data.clear();
+        // A huge request must not pin its memory for ever.
+        parts.data.shrink_to(1 << 20);
+        (self.tag, self.payload, parts)
+    }
+}
+
+fn check(vdisk: &VDisk, kind: Kind, offset: u64, len: u64) -> Result<(), RequestError> {
+    if vdisk.is_deleted() {
+        return Err(RequestError::Io);
+    }
+    if kind != Kind::Read && kind != Kind::Flush && vdisk.read_only() {
+        return Err(RequestError::ReadOnly);
+    }
+    if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
+        return Err(RequestError::Unaligned);
+    }
+    match offset.checked_add(len) {
+        Some(end) if end <= vdisk.size() => Ok(()),
+        _ => Err(RequestError::OutOfRange),
+    }
+}

@@ -1,0 +1,213 @@
+//! Reads, and the reads of blocks that a write covers only in part.
+
+use super::Lane;
+use super::op::{Kind, Op};
+use crate::error::RequestError;
+use crate::format::BLOCK;
+use crate::io::{PAGE, ReadDone};
+use crate::payload::{Payload, PayloadError};
+use crate::read::{Fault, Run, Source, page_reads, plan};
+use std::sync::Arc;
+
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+impl<P: Payload> Lane<P> {
+    /// Plans what has to be read and pushes it; goes on at once when everything is at hand.
+    pub(super) fn plan_read(&mut self, index: usize) {
+        let core = Arc::clone(&self.core);
+        let Some(op) = self.op(index) else { return };
+        op.parts.runs.clear();
+        op.parts.reads.clear();
+        let layer = op.vdisk.layer();
+        let planned = {
+            let mut state = core.state.lock();
+            if op.kind == Kind::Read {
+                plan(&mut state, layer, op.first, op.blocks, &mut op.parts.runs)
+            } else {
+                let runs = &mut op.parts.runs;
+                op.parts.edges.iter_mut().try_for_each(|edge| {
+                    edge.seen = Some(state.resolve(layer, edge.block)?);
+                    plan(&mut state, layer, edge.block, 1, runs)
+                })
+            }
+        };
+        if let Err(by) = planned {
+            return self.blocked(index, by);
+        }
+        page_reads(&op.parts.runs, &mut op.parts.reads);
+        let reads = op.parts.reads.clone();
+        op.outstanding = reads.len();
+        op.parts.buffers.clear();
+        op.parts.buffers.resize_with(reads.len(), || None);
+        for (n, read) in reads.iter().enumerate() {
+            match self.buffer(read.len as usize) {
+                Ok(buffer) => {
+                    let tag = (index as u64) << 20 | n as u64;
+                    self.queue
+                        .push(&read.file, u64::from(read.offset), buffer, tag);
+                }
+                Err(error) => {
+                    log::error!("no memory for a read of {} bytes: {error}", read.len);
+                    if let Some(op) = self.op(index) {
+                        op.outstanding -= 1;
+                        op.failed = true;
+                    }
+                }
+            }
+        }
+        if self.op(index).is_some_and(|op| op.outstanding == 0) {
+            self.read_complete(index);
+        }
+    }
+
+    /// One of an operation's page reads is back.
+    pub(super) fn pages_read(&mut self, read: ReadDone) {
+        let (index, n) = ((read.tag >> 20) as usize, (read.tag & 0xf_ffff) as usize);
+        let Some(op) = self.op(index) else { return };
+        op.outstanding -= 1;
+        if let Err(error) = &read.result {
+            op.failed = true;
+            let (segment, offset) = op
+                .parts
+                .reads
+                .get(n)
+                .map_or((0, 0), |r| (r.segment, r.offset));
+            let (name, first) = (op.vdisk.name(), op.first);
+            log::error!(
+                "vDisk {name}, request at block {first}: reading segment {segment:x} at byte {offset}: {error}"
+            );
+        }
+        if let Some(place) = op.parts.buffers.get_mut(n) {
+            *place = Some(read.buf);
+        }
+        if op.outstanding == 0 {
+            self.read_complete(index);
+        }
+    }
+
+    fn read_complete(&mut self, index: usize) {
+        let Some(mut op) = self.ops.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        let result = if op.failed {
+            Err(RequestError::Io)
+        } else {
+            self.deliver(&mut op)
+        };
+        for buffer in op.parts.buffers.drain(..).flatten() {
+            self.keep(buffer);
+        }
+        let kind = op.kind;
+        if let Some(place) = self.ops.get_mut(index) {
+            *place = Some(op);
+        }
+        match result {
+            Ok(()) if kind != Kind::Read => self.prepare(index),
+            result => self.finish(index, result),
+        }
+    }
+
+    /// Verifies and decodes every run and copies it to where it belongs.
+    fn deliver(&mut self, op: &mut Op<P>) -> Result<(), RequestError> {
+        let runs = std::mem::take(&mut op.parts.runs);
+        let mut result = Ok(());
+        for run in &runs {
+            result = self.deliver_run(op, run);
+            if result.is_err() {
+                break;
+            }
+        }
+        op.parts.runs = runs;
+        result
+    }
+
+    fn deliver_run(&mut self, op: &mut Op<P>, run: &Run) -> Result<(), RequestError> {
+        let stored = match &run.source {
+            Source::Zero => return deliver_zeroes(op, run),
+            Source::Memory(copy) => copy.as_slice(),
+            Source::Damaged => &[],
+            Source::File { .. } => stored_in(op, run),
+        };
+        let core = &self.core;
+        let decoded = self.decoder.decode(run, stored, &mut |o, l| {
+            o == l || core.state.lock().is_heir(o, l)
+        });
+        let bytes = decoded.map_err(|fault| report(op, &fault))?.to_vec();
+        put(op, run.first, &bytes).map_err(|PayloadError| RequestError::Payload)
+    }
+}
+
+/// The run's extent within the pages that were read for it.
+fn stored_in<'a, P>(op: &'a Op<P>, run: &Run) -> &'a [u8] {
+    let parts = &op.parts;
+    parts
+        .reads
+        .iter()
+        .zip(&parts.buffers)
+        .find(|(read, _)| read.covers(run.at))
+        .and_then(|(read, buffer)| {
+            let from = (run.at.offset - read.offset) as usize;
+            buffer.as_ref()?.get(from..from + run.at.len as usize)
+        })
+        .unwrap_or_default()
+}
+
+fn deliver_zeroes<P: Payload>(op: &mut Op<P>, run: &Run) -> Result<(), RequestError> {
+    let mut left = run.blocks as usize * BLOCK;
+    let mut block = run.first;
+    while left > 0 {
+        let now = left.min(ZEROES.len());
+        put(op, block, ZEROES.get(..now).unwrap_or_default())
+            .map_err(|PayloadError| RequestError::Payload)?;
+        left -= now;
+        block += (now / BLOCK) as u64;
+    }
+    Ok(())
+}
+
+/// Copies blocks to the caller; for a write, to the parts of its edge blocks that it does not cover.
+fn put<P: Payload>(op: &mut Op<P>, first: u64, bytes: &[u8]) -> Result<(), PayloadError> {
+    let begin = first * BLOCK as u64;
+    let (from, to) = (op.offset, op.offset + op.len);
+    if op.kind == Kind::Read {
+        let end = begin + bytes.len() as u64;
+        let (a, b) = (begin.max(from), end.min(to));
+        let part = bytes
+            .get((a - begin) as usize..(b.max(a) - begin) as usize)
+            .ok_or(PayloadError)?;
+        return op
+            .payload
+            .as_mut()
+            .ok_or(PayloadError)?
+            .copy_in((a - from) as usize, part);
+    }
+    for edge in op.parts.edges.iter().filter(|e| e.block == first) {
+        let block = op
+            .parts
+            .data
+            .get_mut(edge.data_at..edge.data_at + BLOCK)
+            .ok_or(PayloadError)?;
+        let head = (from.clamp(begin, begin + BLOCK as u64) - begin) as usize;
+        let tail = (to.clamp(begin, begin + BLOCK as u64) - begin) as usize;
+        for part in [0..head, tail..BLOCK] {
+            if let (Some(to), Some(old)) = (block.get_mut(part.clone()), bytes.get(part)) {
+                to.copy_from_slice(old);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report<P>(op: &Op<P>, fault: &Fault) -> RequestError {
+    log::error!(
+        "vDisk {}, block {}: the extent at byte {} of segment {:x} is damaged: {}",
+        op.vdisk.name(),
+        fault.block,
+        fault.offset,
+        fault.segment,
+        fault.why
+    );
+    RequestError::Io
+}
+
+const _: () = assert!(PAGE == BLOCK);

@@ -1,0 +1,249 @@
+//! Writes, zeroes, discards and flushes.
+
+use super::Lane;
+use super::op::{Edge, Kind, Op};
+use crate::compress::{WriteTraits, classify};
+use crate::error::RequestError;
+use crate::format::BLOCK;
+use crate::log::Stream;
+use crate::payload::Payload;
+use crate::state::{Blocked, State};
+use crate::write::{Body, Piece, apply, apply_range};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// From this length in bytes on, a write goes to the streaming segment.
+const STREAMING: u64 = 64 << 10;
+
+impl<P: Payload> Lane<P> {
+    /// Copies the caller's bytes, once and for all, and finds out which blocks are covered only in part.
+    pub(super) fn begin_write(&mut self, index: usize) {
+        let Some(op) = self.op(index) else { return };
+        let edges = partial_blocks(op);
+        let copied = match op.kind {
+            Kind::Write => copy_payload(op),
+            _ => {
+                op.parts.data.clear();
+                op.parts.data.resize(edges.len() * BLOCK, 0);
+                Ok(())
+            }
+        };
+        if copied.is_err() {
+            return self.finish(index, Err(RequestError::Payload));
+        }
+        let (whole, first) = (op.kind == Kind::Write, op.first);
+        op.parts
+            .edges
+            .extend(edges.iter().enumerate().map(|(n, block)| Edge {
+                block: *block,
+                data_at: if whole {
+                    (block - first) as usize * BLOCK
+                } else {
+                    n * BLOCK
+                },
+                seen: None,
+            }));
+        if edges.is_empty() {
+            self.prepare(index)
+        } else {
+            self.plan_read(index)
+        }
+    }
+
+    /// All bytes are at hand: groups and compresses them.
+    pub(super) fn prepare(&mut self, index: usize) {
+        let Some(mut op) = self.ops.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        let sequential = op.next_piece.is_none() && op.vdisk.note_write(op.offset, op.len);
+        let rules = op.vdisk.rules();
+        let vdisk = Arc::clone(&op.vdisk);
+        let traits = WriteTraits {
+            bytes: op.len,
+            sequential,
+            aligned: op.parts.edges.is_empty(),
+            tag: vdisk.tag(),
+            age_secs: 0,
+            class: classify(&op.parts.data),
+            cpu_headroom: 100,
+        };
+        op.parts.prepared.clear();
+        let (inner, blocks) = op.inner();
+        let (data, prepared) = (&op.parts.data, &mut op.parts.prepared);
+        if op.kind == Kind::Write {
+            self.packer
+                .pack(&rules, &traits, op.first, data, 0..data.len(), prepared);
+        } else {
+            let (head, tail): (Vec<&Edge>, Vec<&Edge>) =
+                op.parts.edges.iter().partition(|e| e.block < inner);
+            for edge in head {
+                self.packer.pack(
+                    &rules,
+                    &traits,
+                    edge.block,
+                    data,
+                    edge.data_at..edge.data_at + BLOCK,
+                    prepared,
+                );
+            }
+            prepared.push_zeroes(inner, blocks);
+            for edge in tail {
+                self.packer.pack(
+                    &rules,
+                    &traits,
+                    edge.block,
+                    data,
+                    edge.data_at..edge.data_at + BLOCK,
+                    prepared,
+                );
+            }
+        }
+        op.next_piece = Some(0);
+        if let Some(place) = self.ops.get_mut(index) {
+            *place = Some(op);
+        }
+        self.apply(index);
+    }
+
+    /// Applies the pieces that are left, each in a critical section of its own; then completes, or waits until it is durable.
+    pub(super) fn apply(&mut self, index: usize) {
+        let core = Arc::clone(&self.core);
+        let Some(op) = self.op(index) else { return };
+        if op.kind == Kind::Discard {
+            let (first, blocks) = op.inner();
+            let mut state = core.state.lock();
+            let outcome = match (&state.failed, blocks) {
+                (_, 0) => Ok(0),
+                (Some(_), _) => {
+                    drop(state);
+                    return self.finish(index, Err(RequestError::Io));
+                }
+                (None, _) => apply_range(&mut state, op.vdisk.layer(), first, blocks, true),
+            };
+            core.ring_for(&state);
+            drop(state);
+            return match outcome {
+                Ok(lsn) => self.applied(index, lsn),
+                Err(by) => self.blocked(index, by),
+            };
+        }
+        let stream = if op.len >= STREAMING {
+            Stream::Streaming
+        } else {
+            Stream::Fresh
+        };
+        let layer = op.vdisk.layer();
+        loop {
+            let next = op.next_piece.unwrap_or(0);
+            let Some(piece) = op.parts.prepared.pieces.get(next).cloned() else {
+                break;
+            };
+            let payload = op.parts.prepared.payload(&piece, &op.parts.data);
+            let stored = payload.len() as u64;
+            let mut state = core.state.lock();
+            if state.failed.is_some() {
+                drop(state);
+                return self.finish(index, Err(RequestError::Io));
+            }
+            let outcome = match edges_unchanged(&mut state, layer, &op.parts.edges, &piece) {
+                Ok(true) => apply(&mut state, layer, stream, &piece, payload).map(Some),
+                Ok(false) => Ok(None),
+                Err(by) => Err(by),
+            };
+            core.ring_for(&state);
+            drop(state);
+            match outcome {
+                Ok(Some(lsn)) => {
+                    op.lsn = lsn;
+                    op.next_piece = Some(next + 1);
+                    if piece.body != Body::Zero {
+                        op.vdisk
+                            .stats
+                            .stored_bytes
+                            .fetch_add(crate::format::units(stored as usize) as u64, Relaxed);
+                    }
+                }
+                // Another write got in between: what was read of the block is out of date.
+                Ok(None) => {
+                    op.next_piece = None;
+                    return self.plan_read(index);
+                }
+                Err(by) => return self.blocked(index, by),
+            }
+        }
+        let lsn = op.lsn;
+        self.applied(index, lsn);
+    }
+
+    fn applied(&mut self, index: usize, lsn: u64) {
+        let Some(op) = self.op(index) else { return };
+        if op.vdisk.write_cache() {
+            self.finish(index, Ok(()));
+        } else {
+            self.core.when_durable(lsn, &self.bell, index);
+        }
+    }
+
+    /// Completes when everything up to now is durable: at once, if it is already.
+    pub(super) fn flush(&mut self, index: usize) {
+        let state = self.core.state.lock();
+        let (failed, idle, lsn) = (
+            state.failed.is_some(),
+            !state.log.has_unsynced(),
+            state.log.last_lsn(),
+        );
+        drop(state);
+        match (failed, idle) {
+            (true, _) => self.finish(index, Err(RequestError::Io)),
+            (_, true) => self.finish(index, Ok(())),
+            _ => self.core.when_durable(lsn, &self.bell, index),
+        }
+    }
+}
+
+/// Blocks that the range covers only in part: the first, the last, both or none.
+fn partial_blocks<P: Payload>(op: &Op<P>) -> Vec<u64> {
+    let block = BLOCK as u64;
+    let end = op.offset + op.len;
+    let mut out = Vec::new();
+    if !op.offset.is_multiple_of(block) {
+        out.push(op.offset / block);
+    }
+    if !end.is_multiple_of(block) && !out.contains(&(end / block)) {
+        out.push(end / block);
+    }
+    out
+}
+
+fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), crate::payload::PayloadError> {
+    let size = op.blocks as usize * BLOCK;
+    op.parts.data.resize(size, 0);
+    let from = (op.offset % BLOCK as u64) as usize;
+    let to = op
+        .parts
+        .data
+        .get_mut(from..from + op.len as usize)
+        .ok_or(crate::payload::PayloadError)?;
+    op.payload
+        .as_ref()
+        .ok_or(crate::payload::PayloadError)?
+        .copy_out(0, to)
+}
+
+/// Whether the edge blocks within a piece still are what was read.
+fn edges_unchanged(
+    state: &mut State,
+    layer: u32,
+    edges: &[Edge],
+    piece: &Piece,
+) -> Result<bool, Blocked> {
+    for edge in edges
+        .iter()
+        .filter(|e| (piece.first..piece.first + piece.blocks).contains(&e.block))
+    {
+        if edge.seen != Some(state.resolve(layer, edge.block)?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

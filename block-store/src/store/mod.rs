@@ -1,0 +1,152 @@
+//! The store as its users see it: open, vDisks, lanes, status.
+
+mod client;
+mod config;
+mod host;
+mod lane;
+mod lifecycle;
+mod open;
+mod status;
+mod threads;
+mod vdisk;
+
+pub use client::BlockClient;
+pub use config::{
+    InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
+};
+pub use host::{Host, RealHost};
+pub use lane::{Command, Done, Lane};
+pub use status::StoreStatus;
+pub use vdisk::{VDisk, VDiskStats};
+
+use crate::checkpoint::Checkpointer;
+use crate::compress::Rules;
+use crate::core::Core;
+use crate::error::StoreError;
+use crate::io::real::Lock;
+use crate::payload::Payload;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// An open store, owned exclusively by this process.
+pub struct Store {
+    core: Arc<Core>,
+    host: Box<dyn Host>,
+    config: OpenConfig,
+    created: u64,
+    checkpointer: Mutex<Checkpointer>,
+    vdisks: RwLock<BTreeMap<String, Arc<VDisk>>>,
+    rules: RwLock<Arc<Rules>>,
+    /// One change of the catalogue at a time.
+    changing: Mutex<()>,
+    threads: threads::Threads,
+    recovered: status::Recovery,
+    /// Held for as long as the store is open; none in simulation.
+    _lock: Option<Lock>,
+}
+
+impl Store {
+    /// UUID of the store.
+    pub fn uuid(&self) -> Uuid {
+        self.core.store
+    }
+
+    /// A lane for the use of one thread, with at most `depth` reads in the kernel at a time.
+    pub fn lane<P: Payload>(&self, depth: u32) -> Result<Lane<P>, StoreError> {
+        Lane::new(Arc::clone(&self.core), self.config.on_full, depth)
+            .map_err(StoreError::io("making a lane"))
+    }
+
+    /// Blocking access, for imports, exports and tools.
+    pub fn client(&self) -> Result<BlockClient, StoreError> {
+        Ok(BlockClient::new(self.lane(32)?))
+    }
+
+    /// The vDisks that are visible, by name.
+    pub fn vdisks(&self) -> Vec<Arc<VDisk>> {
+        let hidden = self.hidden();
+        self.vdisks
+            .read()
+            .values()
+            .filter(|v| !hidden.contains(&v.id()))
+            .cloned()
+            .collect()
+    }
+
+    /// The vDisk with this name, hidden or not.
+    pub fn vdisk(&self, name: &str) -> Result<Arc<VDisk>, StoreError> {
+        self.vdisks
+            .read()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| StoreError::NotFound(name.into()))
+    }
+
+    fn hidden(&self) -> Vec<u32> {
+        self.core
+            .state
+            .lock()
+            .catalogue
+            .vdisks
+            .iter()
+            .filter(|v| v.hidden)
+            .map(|v| v.id)
+            .collect()
+    }
+
+    /// Takes a checkpoint now.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.checkpointer.lock().run(&self.core, |_| {})
+    }
+
+    /// Makes everything acknowledged durable.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.core.commit()
+    }
+
+    /// Byte ranges of `offset..offset + len` that hold data, in whole blocks, in order. Looks at no more than the first
+    /// 1 GiB; `checked` in the answer tells how far it has looked.
+    pub fn allocated(&self, vdisk: &VDisk, offset: u64, len: u64) -> Result<Allocated, StoreError> {
+        let block = crate::format::BLOCK as u64;
+        let end = offset.saturating_add(len.min(1 << 30)).min(vdisk.size());
+        let (mut at, last) = (offset / block, end.div_ceil(block));
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        while at < last {
+            // A leaf at a time: the lock is held for microseconds.
+            let stop = (at / 512 + 1).saturating_mul(512).min(last);
+            let found = self.core.with_nodes(|state| {
+                (at..stop)
+                    .map(|b| Ok(state.resolve(vdisk.layer(), b)?.1 >> 62 == 2))
+                    .collect::<Result<Vec<_>, _>>()
+            })?;
+            for (n, stored) in found.unwrap_or_default().into_iter().enumerate() {
+                let from = (at + n as u64) * block;
+                match ranges.last_mut() {
+                    Some(last) if stored && last.end == from => last.end += block,
+                    _ if stored => ranges.push(from..from + block),
+                    _ => {}
+                }
+            }
+            at = stop;
+        }
+        for range in &mut ranges {
+            range.end = range.end.min(vdisk.size());
+        }
+        Ok(Allocated {
+            ranges,
+            checked: end,
+        })
+    }
+}
+
+/// Which parts of a vDisk hold data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocated {
+    /// Byte ranges, in order.
+    pub ranges: Vec<Range<u64>>,
+    /// Everything from the start asked for up to here was looked at.
+    pub checked: u64,
+}

@@ -1,0 +1,286 @@
+//! Making and opening stores.
+
+use super::Store;
+use super::config::{InitOptions, OpenConfig};
+use super::host::{Host, RealHost};
+use super::status::Recovery;
+use super::threads::Threads;
+use super::vdisk::VDisk;
+use crate::checkpoint::{Checkpointer, SUPERBLOCK_FILE};
+use crate::compress::Rules;
+use crate::core::Core;
+use crate::error::StoreError;
+use crate::format::{
+    BUFFER_LAYOUT_VERSION, BufferHeader, BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest,
+};
+use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
+use crate::io::{AlignedBuf, DiskFile};
+use crate::log::{Log, SlotPool};
+use crate::map::NODE_MEMORY;
+use crate::recover::{Recovered, recover, replay_buffer};
+use crate::state::State;
+use parking_lot::{Mutex, RwLock};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Bytes of a slot of the write buffer: longer than the longest extent.
+const SLOT: u32 = 256 << 10;
+const LOCK_FILE: &str = "lock";
+
+impl Store {
+    /// Makes a new store in `dir`, which is empty or not there yet.
+    pub fn init(dir: &Path, options: &InitOptions) -> Result<(), StoreError> {
+        std::fs::create_dir_all(dir)
+            .map_err(StoreError::io(format!("making {}", dir.display())))?;
+        let mut entries =
+            std::fs::read_dir(dir).map_err(StoreError::io(format!("reading {}", dir.display())))?;
+        if dir.join(SUPERBLOCK_FILE).exists() {
+            return Err(StoreError::Exists(format!(
+                "{} is a Firn store already; nothing was changed",
+                dir.display()
+            )));
+        }
+        // A filesystem of its own has this one folder.
+        if entries.any(|e| e.is_ok_and(|e| e.file_name() != "lost+found")) {
+            return Err(StoreError::Exists(format!(
+                "{} is not empty; choose an empty directory",
+                dir.display()
+            )));
+        }
+        let disk = open_disk(dir)?;
+        let host = RealHost::new(disk, dir);
+        Self::init_on(&host, options)
+    }
+
+    /// Makes a new store on a machine.
+    pub fn init_on(host: &dyn Host, options: &InitOptions) -> Result<(), StoreError> {
+        let superblock = Superblock {
+            store: host.new_uuid(),
+            generation: 1,
+            checkpoint_lsn: 0,
+            next_segment_generation: 1,
+            segment_size: options.segment_size,
+            table: Chain::default(),
+            catalogue: Chain::default(),
+            buffer: None,
+            created: host.now(),
+        };
+        let page = superblock
+            .encode()
+            .map_err(StoreError::damaged("encoding the superblock"))?;
+        Superblock::decode(&page).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        let disk = host.disk();
+        let context = || StoreError::io("writing the superblock");
+        let file = disk
+            .create(SUPERBLOCK_FILE, 2 * SUPERBLOCK_SIZE as u64)
+            .map_err(context())?;
+        let both = AlignedBuf::from_bytes(&[page, page].concat()).map_err(context())?;
+        file.write_at(&both, 0).map_err(context())?;
+        file.sync().map_err(context())?;
+        disk.sync_dir().map_err(context())
+    }
+
+    /// Opens the store, recovers it, and starts its threads.
+    pub fn open(config: OpenConfig) -> Result<Arc<Self>, StoreError> {
+        let dir = config.dir.display().to_string();
+        if !config.dir.join(SUPERBLOCK_FILE).exists() {
+            return Err(StoreError::NotAStore(dir));
+        }
+        std::fs::create_dir_all(&config.run_dir).map_err(StoreError::io(format!(
+            "making {}",
+            config.run_dir.display()
+        )))?;
+        let lock = match lock_exclusive(&config.dir.join(LOCK_FILE)) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(StoreError::Locked(dir)),
+            Err(e) => return Err(StoreError::io(format!("locking {dir}"))(e)),
+        };
+        let disk = open_disk(&config.dir)?;
+        let host = Box::new(RealHost::new(disk, &config.run_dir));
+        let store = Self::open_on(host, config, Some(lock))?;
+        store.start_threads()?;
+        Ok(store)
+    }
+
+    /// Opens the store on a machine, without threads: whoever simulates calls the steps of [`Store`] himself.
+    pub fn open_on(
+        host: Box<dyn Host>,
+        config: OpenConfig,
+        lock: Option<Lock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let begun = Instant::now();
+        let disk = host.disk();
+        let file = disk
+            .open(SUPERBLOCK_FILE)
+            .map_err(StoreError::io("opening the superblock"))?;
+        let superblock = read_superblock(&*file)?;
+        let buffer = replay_buffer(&*host, &superblock, config.discard_write_buffer)?;
+        let map_nodes = config.map_memory / NODE_MEMORY;
+        let mut found = recover(&*disk, &superblock, map_nodes, config.accept_log_damage)?;
+        drop_hidden(&mut found);
+        let rules = stored_rules(found.catalogue.rules.as_deref(), "the store's");
+        let recovery = Recovery {
+            buffer: format!("{buffer:?}"),
+            scanned_bytes: found.scanned,
+            applied_records: found.applied as u64,
+            milliseconds: begun.elapsed().as_millis() as u64,
+        };
+        let vdisks = found.catalogue.vdisks.iter().map(|row| {
+            let own = row
+                .rules
+                .as_deref()
+                .map(|r| stored_rules(Some(r), &row.name));
+            (
+                row.name.clone(),
+                Arc::new(VDisk::of(row, own.unwrap_or_else(|| Arc::clone(&rules)))),
+            )
+        });
+        let vdisks = vdisks.collect();
+        let (pool, name) = new_buffer(&*host, &superblock, &config)?;
+        let chains = std::mem::take(&mut found.chains);
+        let state = State {
+            map: found.map,
+            segments: found.segments,
+            log: Log::new(pool, found.next_lsn, found.prefixes),
+            catalogue: found.catalogue,
+            failed: None,
+            full: false,
+            segment_size: superblock.segment_size,
+        };
+        let core = Core::new(disk, superblock.store, state, config.checkpoint_log);
+        let old = superblock.buffer.clone();
+        let created = superblock.created;
+        let mut checkpointer = Checkpointer::new(superblock, file, chains);
+        // From here on a crash finds the new buffer; the old one has been written out.
+        checkpointer.amend(&core, |s| s.buffer = Some(name))?;
+        if let Some(old) = old {
+            let _ = host.runtime().remove_memory(&old.file());
+        }
+        core.allocate_ready()?;
+        log::info!(
+            "store {} is open after {} ms: {} bytes of log scanned, {} records applied",
+            core.store,
+            recovery.milliseconds,
+            recovery.scanned_bytes,
+            recovery.applied_records
+        );
+        Ok(Arc::new(Self {
+            core: Arc::new(core),
+            host,
+            config,
+            created,
+            checkpointer: Mutex::new(checkpointer),
+            vdisks: RwLock::new(vdisks),
+            rules: RwLock::new(rules),
+            changing: Mutex::default(),
+            threads: Threads::default(),
+            recovered: recovery,
+            _lock: lock,
+        }))
+    }
+}
+
+fn open_disk(dir: &Path) -> Result<RealDisk, StoreError> {
+    RealDisk::open(dir, RealOptions::default())
+        .map_err(StoreError::io(format!("opening {}", dir.display())))
+}
+
+fn read_superblock(file: &dyn DiskFile) -> Result<Superblock, StoreError> {
+    let len = file
+        .len()
+        .map_err(StoreError::io("reading the superblock"))?;
+    let mut page =
+        AlignedBuf::zeroed(SUPERBLOCK_SIZE).map_err(StoreError::io("reading the superblock"))?;
+    let mut both = Vec::new();
+    for place in [0, SUPERBLOCK_SIZE as u64] {
+        if place + SUPERBLOCK_SIZE as u64 <= len {
+            match file.read_at(&mut page, place) {
+                Ok(()) => both.extend_from_slice(&page),
+                Err(e) => {
+                    log::error!(
+                        "reading the superblock at byte {place}: {e}; trying the other one"
+                    );
+                    both.extend_from_slice(&[0; SUPERBLOCK_SIZE]);
+                }
+            }
+        }
+    }
+    newest(&both).map_err(StoreError::damaged("the superblock"))
+}
+
+/// Imports that were not finished leave nothing behind.
+fn drop_hidden(found: &mut Recovered) {
+    let hidden: Vec<_> = found
+        .catalogue
+        .vdisks
+        .extract_if(.., |v| v.hidden)
+        .collect();
+    for row in hidden {
+        log::info!("removing vDisk {}: its import was not finished", row.name);
+        found.drop_layer(row.layer);
+    }
+}
+
+/// Rules as the catalogue has them; broken ones give way to the shipped ones, so that disks can still be served.
+fn stored_rules(json: Option<&str>, whose: &str) -> Arc<Rules> {
+    let parsed = json.map(serde_json::from_str::<Rules>);
+    match parsed {
+        None => Arc::default(),
+        Some(Ok(rules)) => Arc::new(rules),
+        Some(Err(error)) => {
+            log::error!(
+                "the stored compression rules of {whose} can't be read ({error}); using the shipped ones"
+            );
+            Arc::default()
+        }
+    }
+}
+
+fn new_buffer(
+    host: &dyn Host,
+    superblock: &Superblock,
+    config: &OpenConfig,
+) -> Result<(SlotPool, BufferName), StoreError> {
+    let slots = (config.write_buffer / SLOT as usize).max(12) as u32;
+    let header = BufferHeader {
+        store: superblock.store,
+        nonce: host.new_uuid(),
+        slot_size: SLOT,
+        slots,
+    };
+    let boot = host
+        .runtime()
+        .boot_id()
+        .map_err(StoreError::io("reading the machine's boot id"))?;
+    let name = BufferName {
+        boot: Uuid::from_bytes(boot),
+        nonce: header.nonce,
+        layout: BUFFER_LAYOUT_VERSION,
+        len: header.bytes(),
+        dir: host.run_dir().into(),
+    };
+    let memory = host
+        .runtime()
+        .create_memory(&name.file(), header.bytes() as usize)
+        .map_err(StoreError::io(format!(
+            "making the write buffer {}/{}",
+            name.dir,
+            name.file()
+        )))?;
+    Ok((SlotPool::create(memory, header), name))
+}
+
+impl Recovered {
+    /// Forgets a layer and what only it named.
+    fn drop_layer(&mut self, layer: u32) {
+        let mut freed = Vec::new();
+        self.map.drop_layer(layer, &mut |f| freed.push(f));
+        self.catalogue.layers.remove(&layer);
+        for f in freed {
+            crate::state::release(&mut self.segments, &mut self.catalogue, f);
+        }
+    }
+}

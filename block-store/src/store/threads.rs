@@ -1,0 +1,137 @@
+//! The threads of an open store: the log's, the allocator's, and upkeep's. In simulation there are none, and the same
+//! steps are called one by one.
+
+use super::Store;
+use crate::core::Core;
+use crate::error::StoreError;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// How often a full store looks for space.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long changes wait for a checkpoint at most, when there are few.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// The threads, and the word to stop.
+#[derive(Default)]
+pub struct Threads {
+    stop: Arc<AtomicBool>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    /// Stops all threads and waits for them.
+    pub fn stop(&self, core: &Core) {
+        self.stop.store(true, SeqCst);
+        for bell in [&core.log_bell, &core.alloc_bell, &core.upkeep_bell] {
+            bell.ring();
+        }
+        for handle in self.handles.lock().drain(..) {
+            if handle.join().is_err() {
+                log::error!("a thread of the store has panicked");
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let stop = Arc::clone(&self.stop);
+        let handle = Builder::new()
+            .name(name.into())
+            .spawn(move || body(&stop))
+            .map_err(StoreError::io("starting a thread"))?;
+        self.handles.lock().push(handle);
+        Ok(())
+    }
+}
+
+impl Store {
+    pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
+        let core = Arc::clone(&self.core);
+        self.threads.spawn("firn-log", move |stop| {
+            while !stop.load(SeqCst) {
+                core.log_bell.wait(None);
+                serve_log(&core);
+            }
+        })?;
+        let core = Arc::clone(&self.core);
+        self.threads.spawn("firn-alloc", move |stop| {
+            while !stop.load(SeqCst) {
+                let full = core.state.lock().full;
+                core.alloc_bell.wait(full.then_some(RETRY));
+                if let Err(error) = core.allocate_ready() {
+                    log::error!("{error}");
+                }
+                if core.state.lock().full {
+                    core.upkeep_bell.ring();
+                }
+            }
+        })?;
+        // The thread must not keep the store alive.
+        let store = Arc::downgrade(self);
+        let core = Arc::clone(&self.core);
+        self.threads.spawn("firn-upkeep", move |stop| {
+            while !stop.load(SeqCst) {
+                let idle = core.log_since_checkpoint(&core.state.lock()) == 0;
+                core.upkeep_bell.wait((!idle).then_some(QUIET));
+                let Some(store) = store.upgrade() else { return };
+                if !stop.load(SeqCst)
+                    && let Err(error) = store.upkeep()
+                {
+                    log::error!("{error}");
+                    // Not again at once: what failed needs time, or a person.
+                    core.upkeep_bell.wait(Some(RETRY));
+                }
+            }
+        })
+    }
+
+    /// One round of upkeep: a checkpoint if there is reason for one, then reclamation as far as it is called for.
+    pub fn upkeep(&self) -> Result<(), StoreError> {
+        if self.core.state.lock().failed.is_some() {
+            return Ok(());
+        }
+        if self.core.log_since_checkpoint(&self.core.state.lock()) > 0 {
+            self.checkpoint()?;
+        }
+        crate::defrag::reclaim(&self.core, self.config.low_space_percent, || {
+            self.checkpoint()
+        })
+    }
+
+    /// The parts, for whoever drives the store step by step.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+/// Commits while anyone waits for it, drains while there are full pages.
+fn serve_log(core: &Core) {
+    loop {
+        let outcome = if core.flush_is_wanted() {
+            core.commit().map(|()| true)
+        } else {
+            core.drain_step()
+        };
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                log::error!("{error}");
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.threads.stop(&self.core);
+    }
+}

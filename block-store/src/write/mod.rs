@@ -1,0 +1,8 @@
+//! The write path: blocks -> pieces (pure, outside of the lock) -> log and map (one critical section each).
+
+mod apply;
+mod prepare;
+
+pub(crate) use apply::{append, clear, point_at};
+pub use apply::{apply, apply_range};
+pub use prepare::{Body, Packer, Piece, PreparedWrite};

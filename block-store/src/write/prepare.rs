@@ -1,0 +1,209 @@
+//! Preparing a write: data groups, probing, compression. Pure work on private memory, outside of every lock.
+
+use crate::compress::{Class, Codec, Compressor, Rules, WriteTraits, classify, is_zero};
+use crate::format::{BLOCK, MAX_EXTENT_BLOCKS};
+use std::io;
+use std::ops::Range;
+
+/// What a piece of a write becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Zeroes: a range record without data.
+    Zero,
+    /// An extent.
+    Extent {
+        /// Codec byte of the record.
+        codec: u8,
+        /// crc32c of the payload.
+        crc: u32,
+        /// Where the payload is.
+        payload: Stored,
+    },
+}
+
+/// Where a piece's payload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// As is, in the write's own data.
+    Raw(Range<usize>),
+    /// Compressed, in [`PreparedWrite::packed`].
+    Packed(Range<usize>),
+}
+
+/// Consecutive blocks that are stored as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// First block.
+    pub first: u64,
+    /// Blocks: 1..=32 for an extent, any number for zeroes.
+    pub blocks: u64,
+    /// What it becomes.
+    pub body: Body,
+}
+
+/// A write, ready for its critical sections. Reused from request to request.
+#[derive(Debug, Default)]
+pub struct PreparedWrite {
+    /// In order of address.
+    pub pieces: Vec<Piece>,
+    packed: Vec<u8>,
+}
+
+impl PreparedWrite {
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.packed.clear();
+    }
+
+    /// The payload of a piece; `data` is what the write was prepared from.
+    pub fn payload<'a>(&'a self, piece: &Piece, data: &'a [u8]) -> &'a [u8] {
+        match &piece.body {
+            Body::Zero => &[],
+            Body::Extent {
+                payload: Stored::Raw(range),
+                ..
+            } => data.get(range.clone()).unwrap_or_default(),
+            Body::Extent {
+                payload: Stored::Packed(range),
+                ..
+            } => self.packed.get(range.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Adds a range of zeroes.
+    pub fn push_zeroes(&mut self, first: u64, blocks: u64) {
+        match self.pieces.last_mut() {
+            Some(last) if last.body == Body::Zero && last.first + last.blocks == first => {
+                last.blocks += blocks
+            }
+            _ if blocks > 0 => self.pieces.push(Piece {
+                first,
+                blocks,
+                body: Body::Zero,
+            }),
+            _ => {}
+        }
+    }
+}
+
+/// Forms and compresses pieces; one per thread.
+pub struct Packer {
+    compressor: Compressor,
+}
+
+impl Packer {
+    /// A packer.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            compressor: Compressor::new()?,
+        })
+    }
+
+    /// Cuts `data[range]` (whole blocks, the first of them being block `first`) into pieces and compresses them as the
+    /// rules say. Groups are aligned to their own size in the vDisk's address space, so that an overwrite of a group
+    /// replaces one extent.
+    pub fn pack(
+        &mut self,
+        rules: &Rules,
+        traits: &WriteTraits<'_>,
+        first: u64,
+        data: &[u8],
+        range: Range<usize>,
+        out: &mut PreparedWrite,
+    ) {
+        let choice = rules.choose(traits);
+        let group_blocks = u64::from(choice.extent_blocks).clamp(1, MAX_EXTENT_BLOCKS as u64);
+        let mut block = first;
+        let mut at = range.start;
+        while at < range.end {
+            let blocks =
+                (group_blocks - block % group_blocks).min(((range.end - at) / BLOCK) as u64);
+            if blocks == 0 {
+                return;
+            }
+            let end = at + blocks as usize * BLOCK;
+            self.pack_group(choice.codec, block, data, at..end, out);
+            (block, at) = (block + blocks, end);
+        }
+    }
+
+    /// Like [`Packer::pack`] for all of `data`, but zero blocks stay data: relocation must not change what a block is.
+    pub fn pack_stored(
+        &mut self,
+        rules: &Rules,
+        traits: &WriteTraits<'_>,
+        first: u64,
+        data: &[u8],
+        out: &mut PreparedWrite,
+    ) {
+        let codec = rules.choose(traits).codec;
+        for (n, group) in data.chunks(MAX_EXTENT_BLOCKS * BLOCK).enumerate() {
+            let start = n * MAX_EXTENT_BLOCKS * BLOCK;
+            let body = self.extent(codec, group, start, out);
+            let blocks = (group.len() / BLOCK) as u64;
+            out.pieces.push(Piece {
+                first: first + (start / BLOCK) as u64,
+                blocks,
+                body,
+            });
+        }
+    }
+
+    fn pack_group(
+        &mut self,
+        codec: Codec,
+        first: u64,
+        data: &[u8],
+        range: Range<usize>,
+        out: &mut PreparedWrite,
+    ) {
+        let blocks = data.get(range.clone()).unwrap_or_default();
+        let zero = |block: &[u8]| is_zero(block);
+        let lead = blocks.chunks_exact(BLOCK).take_while(|b| zero(b)).count();
+        out.push_zeroes(first, lead as u64);
+        let rest = blocks.get(lead * BLOCK..).unwrap_or_default();
+        let tail = rest
+            .chunks_exact(BLOCK)
+            .rev()
+            .take_while(|b| zero(b))
+            .count();
+        let body = rest.get(..rest.len() - tail * BLOCK).unwrap_or_default();
+        if !body.is_empty() {
+            let start = range.start + lead * BLOCK;
+            let piece = Piece {
+                first: first + lead as u64,
+                blocks: (body.len() / BLOCK) as u64,
+                body: self.extent(codec, body, start, out),
+            };
+            out.pieces.push(piece);
+        }
+        out.push_zeroes(first + (blocks.len() / BLOCK - tail) as u64, tail as u64);
+    }
+
+    fn extent(&mut self, codec: Codec, body: &[u8], start: usize, out: &mut PreparedWrite) -> Body {
+        let hopeless = body
+            .chunks_exact(BLOCK)
+            .all(|b| classify(b) == Class::Incompressible);
+        let from = out.packed.len();
+        if !hopeless
+            && self
+                .compressor
+                .compress(codec, body, &mut out.packed)
+                .is_some()
+        {
+            let crc = crc32c::crc32c(out.packed.get(from..).unwrap_or_default());
+            return Body::Extent {
+                codec: codec.byte(),
+                crc,
+                payload: Stored::Packed(from..out.packed.len()),
+            };
+        }
+        let payload = Stored::Raw(start..start + body.len());
+        Body::Extent {
+            codec: 0,
+            crc: crc32c::crc32c(body),
+            payload,
+        }
+    }
+}
