@@ -74,26 +74,24 @@ pub fn inspect(bytes: &[u8]) -> Found {
     if bytes.iter().all(|&b| b == 0) {
         return Found::Zero;
     }
-    let Some(stamp) = Stamp::decode(bytes) else {
-        return Found::Garbage;
-    };
-    let Stamp {
+    for Stamp {
         kind,
         vdisk,
         sector,
         version,
-    } = stamp;
-    let mut expected = [0; SECTOR];
-    fill_sector(&mut expected, kind, vdisk, sector, version);
-    if expected == bytes {
-        Found::Version {
-            vdisk,
-            sector,
-            version,
+    } in Stamp::decode(bytes).into_iter().flatten()
+    {
+        let mut expected = [0; SECTOR];
+        fill_sector(&mut expected, kind, vdisk, sector, version);
+        if expected == bytes {
+            return Found::Version {
+                vdisk,
+                sector,
+                version,
+            };
         }
-    } else {
-        Found::Garbage
     }
+    Found::Garbage
 }
 
 struct Stamp {
@@ -121,22 +119,28 @@ impl Stamp {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let low = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-        let high = u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?);
+    /// What the bytes may begin with: once in 65,536 times a scrambled stamp looks like a plain one.
+    fn decode(bytes: &[u8]) -> [Option<Self>; 2] {
         const PLAIN: u64 = (MARK as u64) << 8;
-        let (kind, low, sector) = if low >> 48 == PLAIN {
-            (Kind::Half, low, high)
-        } else {
-            let (low, high) = unscramble(low, high);
-            (low >> 48 == PLAIN | 1).then_some((Kind::Random, low, high))?
+        let word = |at: usize| {
+            bytes[at..at + 8]
+                .iter()
+                .rev()
+                .fold(0, |n, &b| n << 8 | u64::from(b))
         };
-        Some(Self {
-            kind,
-            vdisk: (low >> 32) as u16,
-            sector,
-            version: low as u32,
-        })
+        let stamp = |kind, mark, (low, sector): (u64, u64)| {
+            (low >> 48 == mark).then_some(Self {
+                kind,
+                vdisk: (low >> 32) as u16,
+                sector,
+                version: low as u32,
+            })
+        };
+        let raw = (word(0), word(8));
+        [
+            stamp(Kind::Half, PLAIN, raw),
+            stamp(Kind::Random, PLAIN | 1, unscramble(raw.0, raw.1)),
+        ]
     }
 }
 
@@ -299,6 +303,21 @@ mod tests {
             }
         );
         assert_eq!(inspect(&[0; 512]), Found::Zero);
+    }
+
+    #[test]
+    fn every_sector_is_recognised() {
+        let mut bytes = [0; SECTOR];
+        for sector in 0..300_000 {
+            for kind in [Kind::Half, Kind::Random] {
+                fill(&mut bytes, kind, 1, sector, 164);
+                let found = inspect(&bytes);
+                assert!(
+                    matches!(found, Found::Version { sector: at, .. } if at == sector),
+                    "{sector}: {found:?}"
+                );
+            }
+        }
     }
 
     #[test]

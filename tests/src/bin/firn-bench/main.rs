@@ -21,12 +21,17 @@ use cell::{Amount, CELLS, Cell, Data};
 use report::Meter;
 
 /// Measures vhost-user-blk servers through one user-space client.
+///
+/// Without a command: compare, space and restart with their defaults, in ./target/firn-bench.
 #[derive(Debug, Parser)]
 #[command(name = "firn-bench", version)]
 struct Arguments {
     #[command(subcommand)]
-    command: What,
+    command: Option<What>,
 }
+
+/// Where files go unless another directory is named.
+const DIR: &str = "target/firn-bench";
 
 #[derive(Debug, Subcommand)]
 enum What {
@@ -46,7 +51,7 @@ enum What {
     /// Start servers and drive them in turn.
     Compare {
         /// A directory to be created on the filesystem to measure; removed at the end.
-        #[arg(long)]
+        #[arg(long, default_value = DIR)]
         dir: PathBuf,
         /// Which, in turn; ratios are to the first.
         #[arg(long, value_delimiter = ',', default_value = "qsd,firn")]
@@ -63,7 +68,7 @@ enum What {
     /// Measure what data costs on disk: sequential and random fills, zeroes, random data.
     Space {
         /// A directory to be created; removed at the end.
-        #[arg(long)]
+        #[arg(long, default_value = DIR)]
         dir: PathBuf,
         /// Size of the vDisk in MiB.
         #[arg(long, default_value_t = 1024)]
@@ -72,7 +77,7 @@ enum What {
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
     Restart {
         /// A directory to be created; removed at the end.
-        #[arg(long)]
+        #[arg(long, default_value = DIR)]
         dir: PathBuf,
         /// Size of the vDisk in MiB; it is filled with 2.0-compressible data.
         #[arg(long, default_value_t = 4096)]
@@ -139,13 +144,26 @@ impl LoadArguments {
 }
 
 fn main() -> ExitCode {
-    match execute(Arguments::parse().command) {
+    let result = match Arguments::parse().command {
+        Some(command) => execute(command),
+        None => everything(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("firn-bench: {e}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What `make bench` runs.
+fn everything() -> Result<(), Box<dyn Error>> {
+    for command in ["compare", "space", "restart"] {
+        let Arguments { command } = Arguments::try_parse_from(["firn-bench", command])?;
+        command.map_or(Ok(()), execute)?;
+    }
+    Ok(())
 }
 
 fn execute(what: What) -> Result<(), Box<dyn Error>> {
