@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use crate::memory::GuestPayload;
 
-pub use types::payload::{Payload, PayloadError};
-pub use types::{Command, Done, RequestError};
-
-#[path = "engine_types.rs"]
-mod types;
+pub use block_store::{Command, Done, Payload, PayloadError, RequestError};
 
 /// A vDisk, as far as a guest sees it.
 pub trait Disk: Send + Sync + 'static {

@@ -17,7 +17,9 @@
 //! | [`inflight`] | the in-flight region, and why a restart is exact |
 //! | [`blk`] | virtio-blk |
 //! | [`memory`] | guest memory and other shared memory |
-//! | [`engine`] | the store, as the data path sees it |
+//! | [`engine`] | the store, as the data path sees it; [`store_engine`] is the real one |
+//! | [`settings`], [`daemon`] | the command line, and the process from start to end |
+//! | [`control`] | the control API |
 #![cfg_attr(
     not(test),
     deny(
@@ -30,11 +32,14 @@
 
 pub mod blk;
 pub mod control;
+pub mod daemon;
 pub mod engine;
 pub mod exports;
 pub mod inflight;
 pub mod memory;
 pub mod session;
+pub mod settings;
+pub mod store_engine;
 #[cfg(test)]
 mod testing;
 pub mod virtq;

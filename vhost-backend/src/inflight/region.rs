@@ -86,7 +86,10 @@ impl InflightRegion {
     /// A new, zeroed region in memory of its own.
     pub fn create(queues: u16, queue_size: u16) -> Result<File, InflightError> {
         use rustix::fs::MemfdFlags;
-        let fd = rustix::fs::memfd_create("firn-inflight", MemfdFlags::CLOEXEC)?;
+        let fd = rustix::fs::memfd_create(
+            "firn-inflight",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
         rustix::fs::ftruncate(&fd, Self::len_for(queues, queue_size))?;
         Ok(File::from(fd))
     }

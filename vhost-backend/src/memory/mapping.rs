@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::SealFlags;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 /// The kernel's magic number of hugetlbfs; its mappings must be aligned to the huge page size.
@@ -61,8 +62,8 @@ pub enum MapError {
 
 /// A shared, writable mapping of `len` bytes of a peer's file.
 ///
-/// Its file was long enough when it was mapped; a peer that shortens it later is caught by nobody but the kernel
-/// (SIGBUS), see docs/vhost-user.md, "Limits".
+/// Its file was long enough when it was mapped, and can't be shortened later if it can be sealed at all. A peer that
+/// shortens one that can't (a plain file) ends this process by SIGBUS: see docs/vhost-user.md, "Limits".
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRegion<()>,
@@ -83,6 +84,8 @@ impl Mapping {
             Some(end) if len > 0 && end <= i64::MAX as u64 => end,
             _ => return Err(range),
         };
+        // Where the file can be sealed (memfd), its owner can't shorten it under us any more. Before looking at its length.
+        let _ = rustix::fs::fcntl_add_seals(file.as_fd(), SealFlags::SHRINK);
         let stat = rustix::fs::fstat(file.as_fd()).map_err(io)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         if end > size {

@@ -14,6 +14,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::blk::config::Features;
+use crate::engine::Disk;
 use crate::session::serve;
 use crate::workers::Pool;
 
@@ -54,9 +55,9 @@ pub fn pool(disks: &[Arc<RamDisk>]) -> Arc<Pool<RamDisk>> {
 }
 
 /// Connects a front end and negotiates, without any queue.
-pub fn shake_hands(
-    disk: &Arc<RamDisk>,
-    pool: &Arc<Pool<RamDisk>>,
+pub fn shake_hands<D: Disk>(
+    disk: &Arc<D>,
+    pool: &Arc<Pool<D>>,
     without: &[u32],
 ) -> (Frontend, UnixStream, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -80,10 +81,10 @@ pub fn shake_hands(
 }
 
 /// Connects a guest to a disk and starts its queues.
-pub fn connect(
+pub fn connect<D: Disk>(
     guest: &Guest,
-    disk: &Arc<RamDisk>,
-    pool: &Arc<Pool<RamDisk>>,
+    disk: &Arc<D>,
+    pool: &Arc<Pool<D>>,
     how: Connect,
 ) -> Attached {
     let (mut front, stream, thread) = shake_hands(disk, pool, &how.without);

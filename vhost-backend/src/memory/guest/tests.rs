@@ -153,3 +153,14 @@ fn regions_are_added_and_removed_by_name() {
     let more = less.with(spec(0x3000, 0x1000, 0), file(0x1000)).unwrap();
     assert!(more.guest_place(0x3fff, 1).is_some());
 }
+
+#[test]
+fn a_file_that_can_be_sealed_can_not_be_shortened_under_us() {
+    use rustix::fs::MemfdFlags;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("memory", flags).unwrap());
+    file.set_len(0x2000).unwrap();
+    let memory = GuestMemory::new([(spec(0, 0x2000, 0), file.try_clone().unwrap())]).unwrap();
+    assert!(file.set_len(0x1000).is_err());
+    memory.read(0x1800, &mut [0; 16]).unwrap();
+}

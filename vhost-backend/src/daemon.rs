@@ -1,0 +1,157 @@
+//! The process from start to end.
+//!
+//! # Start
+//!
+//! 1. open the store (its lock keeps a second backend out; recovery happens here),
+//! 2. start the workers,
+//! 3. open the control socket (its lock keeps a second backend out of the runtime directory),
+//! 4. open every vDisk's socket, and tell systemd that we are ready.
+//!
+//! # End, on SIGTERM or SIGINT
+//!
+//! 1. tell systemd, close the control socket,
+//! 2. hang up on every front end and wait for what is in flight; requests that wait for space stay noted in their
+//!    front ends' in-flight regions,
+//! 3. end the workers, drain the store's write buffer, take its last checkpoint.
+//!
+//! A front end that reconnects goes on with the next backend. So does one whose backend was killed: a worker that
+//! panics takes the whole process along on purpose, because a restart is exact and half a backend is not.
+
+use std::sync::Arc;
+
+use block_store::{Store, StoreError};
+use sd_notify::NotifyState;
+
+use crate::control;
+use crate::exports::{ExportError, Exports};
+use crate::settings::Settings;
+use crate::store_engine::{StoreDisk, StoreEngine};
+use crate::workers::{Pool, PoolError};
+
+/// Why the backend didn't start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The runtime directory.
+    #[error("can't make the runtime directory {}: {source}", .path.display())]
+    RunDir {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The workers.
+    #[error(transparent)]
+    Workers(#[from] PoolError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] control::StartError),
+    /// A vDisk's socket.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Signals.
+    #[error("can't wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Serves until told to end.
+pub fn run(settings: Settings) -> Result<(), DaemonError> {
+    abort_on_panic();
+    let signals = Signals::new().map_err(DaemonError::Signals)?;
+    let run_dir = &settings.sockets.run;
+    std::fs::create_dir_all(run_dir).map_err(|source| DaemonError::RunDir {
+        path: run_dir.clone(),
+        source,
+    })?;
+
+    let store = Store::open(settings.store.clone())?;
+    let lanes = Arc::clone(&store);
+    let pool = Pool::start(settings.workers, move || StoreEngine::new(&lanes))?;
+    let pool = Arc::new(pool);
+    let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
+    let control = ();
+    for vdisk in store.vdisks() {
+        exports.add(StoreDisk::new(Arc::clone(&store), vdisk))?;
+    }
+    log::info!(
+        "serving {} vDisks of {} in {} with {} workers",
+        exports.list().len(),
+        settings.store.dir.display(),
+        run_dir.display(),
+        pool.len()
+    );
+    tell_systemd(NotifyState::Ready);
+
+    let signal = signals.wait();
+    log::info!("{signal}: ending; front ends that reconnect will go on with the next backend");
+    tell_systemd(NotifyState::Stopping);
+    drop(control);
+    exports.shut_down();
+    drop(exports);
+    drop(pool);
+    store.shutdown()?;
+    log::info!("ended; everything is on disk");
+    Ok(())
+}
+
+/// A worker or a thread of the store that panics would leave guests without an answer for ever. The control API's
+/// threads are nobody's data path: there a panic ends one request.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        let thread = std::thread::current();
+        if !thread
+            .name()
+            .is_some_and(|name| name.starts_with("firn-control"))
+        {
+            std::process::abort();
+        }
+    }));
+}
+
+/// Does nothing where there is no systemd.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(e) = sd_notify::notify(&[state]) {
+        log::warn!("can't tell systemd how we are: {e}");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// From here on they no longer end the process at once: recovery, too, ends in good order.
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        drop(entered);
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    fn wait(mut self) -> &'static str {
+        let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        })
+    }
+}
