@@ -72,7 +72,6 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     let pool = Pool::start(settings.workers, move || StoreEngine::new(&lanes))?;
     let pool = Arc::new(pool);
     let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
-    let control = ();
     for vdisk in store.vdisks() {
         exports.add(StoreDisk::new(Arc::clone(&store), vdisk))?;
     }
@@ -88,7 +87,6 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     let signal = signals.wait();
     log::info!("{signal}: ending; front ends that reconnect will go on with the next backend");
     tell_systemd(NotifyState::Stopping);
-    drop(control);
     exports.shut_down();
     drop(exports);
     drop(pool);

@@ -39,7 +39,11 @@ fn disk(store: &Arc<Store>) -> Arc<StoreDisk> {
 fn a_random_load_reads_back_over_reconnects_and_restarts() {
     let rig = Rig::new();
     let (store, mut pool) = rig.open();
-    let spec = VDiskSpec { name: "disk".to_owned(), size: SIZE, hidden: false };
+    let spec = VDiskSpec {
+        name: "disk".to_owned(),
+        size: SIZE,
+        hidden: false,
+    };
     store.create_vdisk(&spec).unwrap();
     let mut store = store;
     let mut guest = Guest::new(2, 64);
@@ -47,7 +51,9 @@ fn a_random_load_reads_back_over_reconnects_and_restarts() {
     let mut model = vec![0u8; SIZE as usize];
     let max = 64 << 10;
     let (data, ok) = (guest.buffer(max), guest.buffer(1));
-    let headers: Vec<u64> = (0..6).map(|kind| guest.header([0, 1, 4, 11, 13, 1][kind], 0)).collect();
+    let headers: Vec<u64> = (0..6)
+        .map(|kind| guest.header([0, 1, 4, 11, 13, 1][kind], 0))
+        .collect();
     let range_at = guest.buffer(16);
     let mut how = Connect::default();
     for round in 0..6 {
@@ -80,7 +86,10 @@ fn a_random_load_reads_back_over_reconnects_and_restarts() {
                     }
                     guest.write(data, &bytes);
                     model[at.clone()].copy_from_slice(&bytes);
-                    chain.extend([seg_out(data, cut), seg_out(data + u64::from(cut), len - cut)]);
+                    chain.extend([
+                        seg_out(data, cut),
+                        seg_out(data + u64::from(cut), len - cut),
+                    ]);
                 }
                 2 => {}
                 _ => {
@@ -94,13 +103,24 @@ fn a_random_load_reads_back_over_reconnects_and_restarts() {
             guest.send(queue, &chain);
             attached.kick(queue);
             guest.wait(queue, 1);
-            assert_eq!(guest.read(ok, 1), [0], "round {round} step {step} kind {kind}");
+            assert_eq!(
+                guest.read(ok, 1),
+                [0],
+                "round {round} step {step} kind {kind}"
+            );
             if kind == 0 {
-                assert!(guest.read(data, len as usize) == model[at], "round {round} step {step}");
+                assert!(
+                    guest.read(data, len as usize) == model[at],
+                    "round {round} step {step}"
+                );
             }
         }
         let bases = (0..2).map(|queue| guest.used_index(queue)).collect();
-        how = Connect { inflight: attached.hang_up(), bases, ..Default::default() };
+        how = Connect {
+            inflight: attached.hang_up(),
+            bases,
+            ..Default::default()
+        };
         if round % 2 == 1 {
             drop((disk, pool));
             store.shutdown().unwrap();
@@ -114,7 +134,11 @@ fn a_random_load_reads_back_over_reconnects_and_restarts() {
 fn the_write_cache_mode_and_the_serial_survive_a_restart() {
     let rig = Rig::new();
     let (store, pool) = rig.open();
-    let spec = VDiskSpec { name: "disk".to_owned(), size: SIZE, hidden: false };
+    let spec = VDiskSpec {
+        name: "disk".to_owned(),
+        size: SIZE,
+        hidden: false,
+    };
     store.create_vdisk(&spec).unwrap();
     let first = disk(&store);
     assert!(first.write_cache());
