@@ -363,15 +363,12 @@ impl Core {
             if state.segments.spares() >= RESERVED + READY {
                 return Ok(false);
             }
-            let generation = state.segments.next_generation;
-            state.segments.next_generation += 1;
-            (state.segments.free_id(), generation)
+            state.segments.next_id().ok_or_else(|| {
+                StoreError::NoSpace(
+                    "the store has all the segments that its format can name".into(),
+                )
+            })?
         };
-        if id >= 1 << 24 {
-            return Err(StoreError::NoSpace(
-                "the store has all the segments that its format can name".into(),
-            ));
-        }
         match self.create_segment(id, generation) {
             Ok(segment) => {
                 let mut state = self.state.lock();

@@ -7,7 +7,7 @@ mod victim;
 
 use crate::format::SegmentRow;
 use crate::io::DiskFile;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 pub use victim::{Victim, choose_victim};
 
@@ -53,7 +53,7 @@ pub struct Segment {
 /// All segments of a store.
 #[derive(Debug, Default)]
 pub struct Segments {
-    by_id: Vec<Option<Segment>>,
+    by_id: BTreeMap<u32, Segment>,
     spares: VecDeque<u32>,
     /// The next generation to give out; starts at 1.
     pub next_generation: u64,
@@ -69,6 +69,9 @@ pub enum Purpose {
     /// Checkpoints: without them nothing is given back at all.
     Checkpoint,
 }
+
+/// Segment numbers that a map entry can hold.
+const NUMBERS: u64 = 1 << 24;
 
 /// Spare segments that guests may not take: one for relocation, two for checkpoints.
 pub const RESERVED: usize = 3;
@@ -94,48 +97,47 @@ impl Segments {
 
     /// The segment with this number.
     pub fn get(&self, id: u32) -> Option<&Segment> {
-        self.by_id.get(id as usize)?.as_ref()
+        self.by_id.get(&id)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, id: u32) -> Option<&mut Segment> {
-        self.by_id.get_mut(id as usize)?.as_mut()
+        self.by_id.get_mut(&id)
     }
 
     /// All segments by number.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Segment)> {
-        self.by_id
-            .iter()
-            .enumerate()
-            .filter_map(|(id, s)| Some((id as u32, s.as_ref()?)))
+        self.by_id.iter().map(|(id, s)| (*id, s))
     }
 
     /// Takes a segment in; a spare one is at once ready for use.
     pub fn insert(&mut self, id: u32, segment: Segment) {
-        let index = id as usize;
-        if self.by_id.len() <= index {
-            self.by_id.resize(index + 1, None);
-        }
         if segment.phase == Phase::Spare {
             self.spares.push_back(id);
         }
-        if let Some(place) = self.by_id.get_mut(index) {
-            *place = Some(segment);
-        }
+        self.by_id.insert(id, segment);
     }
 
     /// Forgets a segment and returns it; its file lives on for reads that have planned on it.
     pub fn remove(&mut self, id: u32) -> Option<Segment> {
         self.spares.retain(|s| *s != id);
-        self.by_id.get_mut(id as usize)?.take()
+        self.by_id.remove(&id)
     }
 
-    /// The lowest number that is free.
-    pub fn free_id(&self) -> u32 {
-        self.by_id
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.by_id.len()) as u32
+    /// Number and generation for a new segment; `None` when all numbers are in use.
+    ///
+    /// Numbers follow the generation and so come again only after 2^24 segments: whoever still holds an entry of a
+    /// segment long gone does not take another one's for it.
+    pub fn next_id(&mut self) -> Option<(u32, u64)> {
+        for _ in 0..=self.by_id.len() {
+            let generation = self.next_generation;
+            self.next_generation += 1;
+            let id = (generation % NUMBERS) as u32;
+            if !self.by_id.contains_key(&id) {
+                return Some((id, generation));
+            }
+        }
+        None
     }
 
     /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more.

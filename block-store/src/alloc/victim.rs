@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn takes_the_sparsest_sealed_one() {
-        let disk = SimDisk::new(1);
+        let disk = SimDisk::new(1, 1 << 30);
         let mut segments = Segments::default();
         for (id, live, phase) in [
             (0, 90, Phase::Sealed),

@@ -295,6 +295,11 @@ impl Checkpointer {
 /// The cut: one short critical section, whose length grows with the number of dirty nodes alone.
 fn cut(core: &Core) -> Image {
     let mut state = core.state.lock();
+    let state = &mut *state;
+    // The catalogue's roots are those of the checkpoint before.
+    for (id, layer) in &mut state.catalogue.layers {
+        layer.root = state.map.root(*id);
+    }
     Image {
         lsn: state.log.last_lsn(),
         appended: state.log.appended,

@@ -164,10 +164,11 @@ impl Map {
 
     /// Takes in a node that was read from `missing.at`. Nothing happens if the map has moved on meanwhile.
     pub fn install(&mut self, missing: Missing, slots: Box<Slots>) {
+        // First make room: that may evict the node's own parent, and then the caller has to begin there.
+        self.evict();
         if self.nodes.contains_key(&missing.key) || self.above(missing.key) != Err(missing) {
             return;
         }
-        self.evict();
         self.put(missing.key, missing.at, Arc::from(slots));
     }
 
@@ -200,8 +201,12 @@ impl Map {
     }
 
     fn put(&mut self, key: NodeKey, at: u64, slots: Arc<Slots>) {
-        if let Some(parent) = key.parent().and_then(|p| self.nodes.get_mut(&p)) {
-            parent.children += 1;
+        if let Some(parent) = key.parent() {
+            let parent = self.nodes.get_mut(&parent);
+            debug_assert!(parent.is_some(), "{key:?} comes without its parent");
+            if let Some(parent) = parent {
+                parent.children += 1;
+            }
         }
         let stamp = self.next_stamp;
         self.next_stamp += 1;

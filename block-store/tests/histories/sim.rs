@@ -1,0 +1,44 @@
+//! A simulated machine.
+
+use block_store::Host;
+use block_store::io::sim::SimDisk;
+use block_store::io::{Disk, Runtime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use uuid::Uuid;
+
+pub struct SimHost {
+    pub disk: SimDisk,
+    uuids: Arc<AtomicU64>,
+}
+
+impl SimHost {
+    pub fn new(disk: SimDisk, uuids: &Arc<AtomicU64>) -> Self {
+        Self {
+            disk,
+            uuids: Arc::clone(uuids),
+        }
+    }
+}
+
+impl Host for SimHost {
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
+    }
+
+    fn runtime(&self) -> &dyn Runtime {
+        &self.disk
+    }
+
+    fn run_dir(&self) -> &str {
+        "/run/firn"
+    }
+
+    fn now(&self) -> u64 {
+        1_700_000_000
+    }
+
+    fn new_uuid(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.uuids.fetch_add(1, Ordering::Relaxed)) | 1 << 100)
+    }
+}
