@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use rustix::fs::SealFlags;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
+use super::fault::Guard;
+
 /// The kernel's magic number of hugetlbfs; its mappings must be aligned to the huge page size.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// What mmap(2) wants everywhere else.
@@ -62,10 +64,12 @@ pub enum MapError {
 
 /// A shared, writable mapping of `len` bytes of a peer's file.
 ///
-/// Its file was long enough when it was mapped, and can't be shortened later if it can be sealed at all. A peer that
-/// shortens one that can't (a plain file) ends this process by SIGBUS: see docs/vhost-user.md, "Limits".
+/// Its file was long enough when it was mapped, and can't be shortened later if it can be sealed at all; if it can't, a
+/// shortened one turns into zeroes (see [`super::fault`]).
 #[derive(Debug)]
 pub struct Mapping {
+    /// Before `map`: dropped first.
+    _guard: Guard,
     map: MmapRegion<()>,
     /// Where the range asked for begins inside `map`, which starts at a page boundary.
     bias: usize,
@@ -122,7 +126,12 @@ impl Mapping {
                 source: std::io::Error::other(e),
             }
         })?;
-        Ok(Self { map, bias, len })
+        Ok(Self {
+            _guard: Guard::new(&map),
+            map,
+            bias,
+            len,
+        })
     }
 
     /// Length in bytes.

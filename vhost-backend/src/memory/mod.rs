@@ -2,7 +2,8 @@
 //!
 //! All of it may change under our hands and all of it is described by a peer that may lie. So a [`Mapping`] is
 //! made only after its file was found long enough, every access is bounds-checked, and values are moved by
-//! volatile or atomic accesses of `vm-memory`; no reference to the bytes is ever formed.
+//! volatile or atomic accesses of `vm-memory`; no reference to the bytes is ever formed. The one thing `vm-memory` doesn't
+//! do is to survive a file that is shortened later: [`fault`] does, and has this crate's only unsafe code.
 //!
 //! | type | is |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | [`DirtyLog`] | the bitmap of pages written, for migration |
 
 mod dirty;
+pub mod fault;
 mod guest;
 mod mapping;
 mod payload;

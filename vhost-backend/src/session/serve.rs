@@ -21,11 +21,23 @@ pub struct FrontEnd {
 
 impl FrontEnd {
     /// The peer of a socket, as it was when it connected.
+    ///
+    /// By way of tokio: `rustix` has process ids that can't be 0, and 0 is what the kernel says of a process that our
+    /// pid namespace doesn't know.
     pub fn of(stream: &UnixStream) -> std::io::Result<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(stream)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let _entered = runtime.enter();
+        let copy = stream.try_clone()?;
+        copy.set_nonblocking(true)?;
+        let peer = tokio::net::UnixStream::from_std(copy).and_then(|copy| copy.peer_cred());
+        // The two share their flags.
+        stream.set_nonblocking(false)?;
+        let peer = peer?;
         Ok(Self {
-            pid: peer.pid.as_raw_nonzero().get(),
-            uid: peer.uid.as_raw(),
+            pid: peer.pid().unwrap_or(0),
+            uid: peer.uid(),
         })
     }
 }

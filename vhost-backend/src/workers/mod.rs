@@ -16,11 +16,13 @@
 //! |---|---|
 //! | [`pool`](self) | threads and dealing out |
 //! | `worker` | the loop |
-//! | `queue` | one queue: taking requests, answering them, starting and stopping |
+//! | `queue` | one queue: starting, taking heads, publishing answers, stopping |
+//! | `execute` | from a head to a request |
 //! | `request` | one request: which commands the store must carry out for it |
 //! | `event` | eventfds of a front end, which may be anything |
 
 mod event;
+mod execute;
 mod order;
 mod pool;
 mod queue;

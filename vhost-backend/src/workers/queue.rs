@@ -13,20 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use crate::engine::Payload;
-
-use crate::blk::config::{Features, SEG_MAX, write_through};
-use crate::blk::request::{HEADER_LEN, Request, Rules, parse, status_address};
-use crate::blk::token::{Answer, Answers, Status, StatusByte, Token};
+use crate::blk::config::Features;
+use crate::blk::token::{Answer, Answers, Status, Token};
 use crate::engine::{Disk, Done, Engine, RequestError};
 use crate::inflight::{Recovery, Tracker};
-use crate::memory::{GuestMemory, GuestPayload, Place, Segment, SegmentPool, View};
-use crate::virtq::chain::{
-    Chain, DESCRIPTOR_LEN, Descriptor, DescriptorSource, Limits, Span, walk,
-};
+use crate::memory::{GuestPayload, SegmentPool, View};
+use crate::virtq::chain::Chain;
 use crate::virtq::ring::{Ring, RingError, avail_index, used_index};
 
-use super::request::{Pending, PendingTable, Work};
+use super::request::{Pending, PendingTable};
 use super::{QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 
 /// What all queues of a worker share.
@@ -59,12 +54,12 @@ pub struct Queue<D> {
     pub touched: bool,
     /// What can change while it runs.
     pub wiring: QueueWiring,
-    disk: Arc<D>,
+    pub(super) disk: Arc<D>,
     index: u16,
-    features: Features,
-    ring: Ring,
+    pub(super) features: Features,
+    pub(super) ring: Ring,
     tracker: Tracker,
-    answers: Answers,
+    pub(super) answers: Answers,
     batch: Vec<Answer>,
     /// Heads found in flight, to be executed before anything new.
     resume: Vec<u16>,
@@ -166,130 +161,6 @@ impl<D: Disk> Queue<D> {
             }
             taken += 1;
             self.execute(head, Some(position), core);
-        }
-    }
-
-    fn execute<E: Engine<Disk = D>>(
-        &mut self,
-        head: u16,
-        position: Option<u16>,
-        core: &mut Core<E>,
-    ) {
-        let memory = &self.wiring.memory;
-        let size = self.ring.size();
-        let limits = Limits {
-            queue_size: size,
-            // A driver may use our SEG_MAX even where its ring is shorter, by indirect descriptors.
-            descriptors: size.max(u16::try_from(SEG_MAX).unwrap_or(0) + 2),
-            indirect: self.features.has(Features::INDIRECT_DESC),
-        };
-        let source = Source {
-            memory,
-            table: self.wiring.places.table,
-        };
-        if let Err(error) = walk(&source, head, limits, &mut core.chain) {
-            drop(self.answers.token(head, None));
-            self.complain(&error);
-            return;
-        }
-        let status = status_address(&core.chain)
-            .and_then(|address| memory.guest_place(address, 1))
-            .map(|place| StatusByte {
-                memory: Arc::clone(memory),
-                place,
-            });
-        if status.is_none() {
-            drop(self.answers.token(head, None));
-            self.complain(&"a request without room for its status in the guest's memory");
-            return;
-        }
-        let token = self.answers.token(head, status);
-        let rules = Rules {
-            features: self.features,
-            size: self.disk.size(),
-            read_only: self.disk.read_only(),
-        };
-        match parse(memory, &core.chain, rules) {
-            Ok(request) => self.carry_out(request, token, position, core),
-            Err(status) => token.finish(status, 0),
-        }
-    }
-
-    fn carry_out<E: Engine<Disk = D>>(
-        &mut self,
-        request: Request,
-        token: Token,
-        position: Option<u16>,
-        core: &mut Core<E>,
-    ) {
-        let memory = &self.wiring.memory;
-        let chain = &core.chain;
-        let modifies = !matches!(request, Request::Read { .. } | Request::Flush);
-        let mut written = 0;
-        let work = match request {
-            Request::Read { len: 0, .. } | Request::Write { len: 0, .. } => Work::Nothing,
-            Request::Read { offset, len } => {
-                written = len;
-                let segments = resolve(memory, &chain.writable, 0, len, &mut core.pool);
-                let Some(segments) = segments else {
-                    return self.complain(&OUTSIDE);
-                };
-                transfer(false, offset, len, segments, memory)
-            }
-            Request::Write { offset, len } => {
-                let segments = resolve(memory, &chain.readable, HEADER_LEN, len, &mut core.pool);
-                let Some(segments) = segments else {
-                    return self.complain(&OUTSIDE);
-                };
-                transfer(true, offset, len, segments, memory)
-            }
-            Request::Discard(list) => Work::Ranges {
-                zeroes: false,
-                list,
-            },
-            Request::WriteZeroes(list) => Work::Ranges { zeroes: true, list },
-            Request::Flush => Work::Flush,
-            Request::GetId { len } => {
-                let Some(segments) = resolve(memory, &chain.writable, 0, len, &mut core.pool)
-                else {
-                    return self.complain(&OUTSIDE);
-                };
-                let mut payload = GuestPayload::new(Arc::clone(memory), segments);
-                let serial = self.disk.serial();
-                let told = serial.get(..len as usize).unwrap_or_default();
-                if payload.copy_in(0, told).is_ok() {
-                    if let Some(log) = &self.wiring.log {
-                        payload.mark_dirty(log);
-                    }
-                    token.finish(Status::Ok, len);
-                }
-                core.pool.put(payload.into_segments());
-                return;
-            }
-        };
-        // Where the vDisk's write cache is off, the store itself makes writes durable.
-        let then_flush = modifies && write_through(self.features) && self.disk.write_cache();
-        let slot = self.key.slot;
-        let pending = Pending {
-            slot,
-            token,
-            position,
-            work,
-            then_flush,
-            written,
-        };
-        self.submit_next(pending, core);
-    }
-
-    /// Gives a new request's first command to the store, or answers it if there is nothing to do.
-    fn submit_next<E: Engine<Disk = D>>(&self, mut pending: Pending, core: &mut Core<E>) {
-        match pending.next_command(&mut core.pool) {
-            Some(command) => {
-                let tag = core.pending.insert(pending);
-                core.engine.submit(&self.disk, command, tag);
-                core.submitted += 1;
-            }
-            None => pending.token.finish(Status::Ok, pending.written),
         }
     }
 
@@ -501,7 +372,7 @@ impl<D: Disk> Queue<D> {
         }
     }
 
-    fn complain(&mut self, what: &dyn std::fmt::Display) {
+    pub(super) fn complain(&mut self, what: &dyn std::fmt::Display) {
         if !std::mem::replace(&mut self.complained, true) {
             log::warn!(
                 "{}: queue {}: a malformed request was refused (more of them are not reported): {what}",
@@ -514,86 +385,5 @@ impl<D: Disk> Queue<D> {
     /// Whether answers wait to be published.
     pub fn has_answers(&self) -> bool {
         self.signal_anyway || !self.answers.is_empty()
-    }
-}
-
-const OUTSIDE: &str = "a buffer is not in the guest's memory";
-
-fn transfer(
-    write: bool,
-    offset: u64,
-    len: u32,
-    segments: Vec<Segment>,
-    memory: &Arc<GuestMemory>,
-) -> Work {
-    let memory = Arc::clone(memory);
-    Work::Transfer {
-        write,
-        offset,
-        segments,
-        len: len as usize,
-        sent: 0,
-        memory,
-    }
-}
-
-/// The pieces of memory behind `len` bytes of `spans`, `skip` bytes into them.
-fn resolve(
-    memory: &GuestMemory,
-    spans: &[Span],
-    mut skip: u64,
-    len: u32,
-    pool: &mut SegmentPool,
-) -> Option<Vec<Segment>> {
-    let mut segments = pool.take();
-    let mut start = 0usize;
-    let mut left = u64::from(len);
-    for span in spans {
-        let size = u64::from(span.len);
-        if skip >= size {
-            skip -= size;
-            continue;
-        }
-        let here = (size - skip).min(left);
-        if here == 0 {
-            break;
-        }
-        let found = span.addr.checked_add(skip).and_then(|address| {
-            memory.resolve(address, here, |place| {
-                segments.push(place.segment(start));
-                start += place.len();
-            })
-        });
-        if found.is_none() {
-            pool.put(segments);
-            return None;
-        }
-        skip = 0;
-        left -= here;
-    }
-    if left > 0 {
-        pool.put(segments);
-        return None;
-    }
-    Some(segments)
-}
-
-struct Source<'a> {
-    memory: &'a GuestMemory,
-    table: Place,
-}
-
-impl DescriptorSource for Source<'_> {
-    fn table(&self, index: u16) -> Option<Descriptor> {
-        let at = usize::from(index) * DESCRIPTOR_LEN as usize;
-        self.memory
-            .read_words(self.table, at)
-            .map(Descriptor::from_words)
-    }
-
-    fn indirect(&self, table: u64, index: u16) -> Option<Descriptor> {
-        let at = table.checked_add(u64::from(index) * DESCRIPTOR_LEN)?;
-        let place = self.memory.guest_place(at, DESCRIPTOR_LEN as usize)?;
-        self.memory.read_words(place, 0).map(Descriptor::from_words)
     }
 }
