@@ -1,8 +1,10 @@
 //! A store of its own for one test, with the backend that serves it.
 
 use std::env;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -12,6 +14,55 @@ use crate::server::{Binaries, Firn, Server};
 
 /// Longest wait for anything that should happen at once, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is special about a rig.
+#[derive(Debug, Clone, Default)]
+pub struct Setup<'a> {
+    /// The store has an ext4 of its own, of so many bytes. Takes root and loop devices.
+    pub filesystem: Option<u64>,
+    /// Further arguments to `firn store init`.
+    pub init: &'a [&'a str],
+    /// Further arguments to `firn-vhost-backend`.
+    pub serve: &'a [&'a str],
+}
+
+/// A filesystem in a file, mounted until this is dropped.
+#[derive(Debug)]
+struct Mount {
+    at: PathBuf,
+}
+
+impl Mount {
+    fn new(image: &Path, at: &Path, bytes: u64) -> io::Result<Self> {
+        File::create(image)?.set_len(bytes)?;
+        fs::create_dir_all(at)?;
+        // Few inodes and no reserve: the space is for data.
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-N", "1024"])
+            .arg(image))?;
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image)
+            .arg(at))?;
+        Ok(Self { at: at.to_owned() })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a backend that is being killed may still hold it for a moment.
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.at));
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{command:?}: {}", said.trim())))
+}
 
 /// A running backend on a new store.
 ///
@@ -24,6 +75,8 @@ pub struct Rig {
     pub server: Server,
     /// Its store.
     pub firn: Firn,
+    // Likewise.
+    _filesystem: Option<Mount>,
     dir: PathBuf,
     _guard: Option<TempDir>,
 }
@@ -31,17 +84,27 @@ pub struct Rig {
 impl Rig {
     /// Makes a store and serves it.
     pub fn new() -> io::Result<Self> {
+        Self::with(&Setup::default())
+    }
+
+    /// Makes a store with more to say about it, and serves it.
+    pub fn with(setup: &Setup<'_>) -> io::Result<Self> {
         let base = env::var_os("FIRN_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from);
         let dir = TempDir::with_prefix_in("firn-test-", base)?;
         let (dir, guard) = match env::var_os("FIRN_KEEP") {
             Some(_) => (dir.keep(), None),
             None => (dir.path().to_owned(), Some(dir)),
         };
-        let firn = Firn::create(Binaries::find()?, &dir)?;
+        let filesystem = match setup.filesystem {
+            Some(bytes) => Some(Mount::new(&dir.join("image"), &dir.join("store"), bytes)?),
+            None => None,
+        };
+        let firn = Firn::create_with(Binaries::find()?, &dir, setup.init)?.with_args(setup.serve);
         let server = firn.serve()?;
         Ok(Self {
             server,
             firn,
+            _filesystem: filesystem,
             dir,
             _guard: guard,
         })

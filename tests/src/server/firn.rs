@@ -52,20 +52,28 @@ pub struct Firn {
     run: PathBuf,
     log: PathBuf,
     boot_id: Option<PathBuf>,
+    args: Vec<String>,
 }
 
 impl Firn {
     /// Makes a new store in `dir/store`, with the runtime directory `dir/run`.
     pub fn create(binaries: Binaries, dir: &Path) -> io::Result<Self> {
+        Self::create_with(binaries, dir, &[])
+    }
+
+    /// [`Firn::create`] with further arguments to `firn store init`.
+    pub fn create_with(binaries: Binaries, dir: &Path, init: &[&str]) -> io::Result<Self> {
         let firn = Self {
             binaries,
             store: dir.join("store"),
             run: dir.join("run"),
             log: dir.join("backend.log"),
             boot_id: None,
+            args: Vec::new(),
         };
         std::fs::create_dir_all(&firn.run)?;
-        firn.cli(&["store", "init", &firn.store.display().to_string()])?;
+        let store = firn.store.display().to_string();
+        firn.cli(&[&["store", "init", &store], init].concat())?;
         Ok(firn)
     }
 
@@ -73,6 +81,14 @@ impl Firn {
     pub fn with_run(&self, run: &Path) -> Self {
         Self {
             run: run.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same store, served with further arguments to `firn-vhost-backend`.
+    pub fn with_args(&self, args: &[&str]) -> Self {
+        Self {
+            args: args.iter().map(ToString::to_string).collect(),
             ..self.clone()
         }
     }
@@ -123,7 +139,8 @@ impl Firn {
             .arg("--store")
             .arg(&self.store)
             .arg("--run")
-            .arg(&self.run);
+            .arg(&self.run)
+            .args(&self.args);
         Server::start(&mut command, &self.log)
     }
 
@@ -141,24 +158,24 @@ impl Firn {
 
     /// Creates a vDisk of `bytes` on the running backend.
     pub fn create_vdisk(&self, name: &str, bytes: u64) -> io::Result<()> {
-        self.cli(&["vdisk", "create", name, "--size", &bytes.to_string()])
+        self.cli(&["vdisk", "create", name, &bytes.to_string()])
             .map(drop)
     }
 
     /// Runs `firn`; an error unless it succeeds.
     pub fn cli(&self, args: &[&str]) -> io::Result<Output> {
-        let output = Command::new(&self.binaries.cli)
-            .args(args)
-            .env("FIRN_RUN", &self.run)
-            .output()?;
+        let output = self.try_cli(args)?;
         if output.status.success() {
             return Ok(output);
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(io::Error::other(format!(
-            "firn {}: {}: {said}",
-            args.join(" "),
-            output.status
-        )))
+        let what = format!("firn {}: {}: {said}", args.join(" "), output.status);
+        Err(io::Error::other(what))
+    }
+
+    /// Runs `firn`, which may fail.
+    pub fn try_cli(&self, args: &[&str]) -> io::Result<Output> {
+        let mut command = Command::new(&self.binaries.cli);
+        command.args(args).env("FIRN_RUN", &self.run).output()
     }
 }
