@@ -109,7 +109,8 @@ fn one_run(contender: &mut Contender, cell: &Cell, plan: &Plan, round: u32) -> F
     Ok(row)
 }
 
-/// Fresh vDisks filled in different ways: bytes on disk per byte of data, right after the final flush.
+/// Fresh vDisks filled in different ways: bytes on disk per byte of data, right after the final flush, with
+/// and without (`more`) what an empty store has preallocated.
 pub fn space(dir: &Path, size: u64) -> Fallible<()> {
     let fills = [
         ("sequential 2.0", Some(Kind::Half), false),
@@ -118,8 +119,8 @@ pub fn space(dir: &Path, size: u64) -> Fallible<()> {
         ("random data", Some(Kind::Random), false),
     ];
     println!(
-        "{:<18} {:>8} {:>12} {:>8}",
-        "fill", "MB/s", "bytes", "per raw"
+        "{:<18} {:>8} {:>12} {:>8} {:>12} {:>8}",
+        "fill", "MB/s", "bytes", "per raw", "more", "per raw"
     );
     for (name, kind, shuffled) in fills {
         fs::create_dir_all(dir)?;
@@ -129,10 +130,12 @@ pub fn space(dir: &Path, size: u64) -> Fallible<()> {
         let mut fill = |label: &str, shuffled| -> Fallible<()> {
             let outcome = load::fill(&mut client, size, kind, shuffled, &mut contender.version)?;
             let disk = measure::disk_bytes(&contender.disk)?;
+            let more = disk.saturating_sub(empty);
             println!(
-                "{label:<18} {:>8.0} {disk:>12} {:>8.4}",
+                "{label:<18} {:>8.0} {disk:>12} {:>8.4} {more:>12} {:>8.4}",
                 outcome.bytes as f64 / outcome.elapsed.as_secs_f64() / 1e6,
-                disk as f64 / size as f64
+                disk as f64 / size as f64,
+                more as f64 / size as f64
             );
             Ok(())
         };
@@ -141,7 +144,6 @@ pub fn space(dir: &Path, size: u64) -> Fallible<()> {
             fill(" + overwritten", true)?;
         }
         client.stop()?;
-        println!("{:<18} {:>8} {empty:>12}", " (empty store)", "");
         drop(contender);
         fs::remove_dir_all(dir)?;
     }

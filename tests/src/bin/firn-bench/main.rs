@@ -71,7 +71,7 @@ enum What {
         #[arg(long, default_value = DIR)]
         dir: PathBuf,
         /// Size of the vDisk in MiB.
-        #[arg(long, default_value_t = 1024)]
+        #[arg(long, default_value_t = 8192)]
         size_mib: u64,
     },
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
