@@ -7,7 +7,7 @@ mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
 pub use rules::{
-    Codec, Condition, ExplainRequest, Explanation, Rule, Rules, Treatment, Tried, When,
+    Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };
 pub use store::{Health, StoreStatus};
 pub use vdisk::{

@@ -27,12 +27,14 @@ pub struct VDisk {
 }
 
 /// The front end that holds a vDisk's write lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attachment {
     /// Process id of the front end, usually a QEMU; 0 where the kernel can't tell (another pid namespace).
     pub pid: u32,
-    /// Queues that the guest has enabled.
-    pub queues: u32,
+    /// Its user id.
+    pub uid: u32,
+    /// When it connected, in seconds since 1970.
+    pub since: u64,
 }
 
 /// All visible vDisks, ordered by name.

@@ -65,10 +65,7 @@ async fn vdisks_come_and_go() {
         ErrorKind::NotFound
     );
     served.target.attach("web");
-    assert_eq!(
-        client.vdisk("web").await.unwrap().attached.unwrap().queues,
-        2
-    );
+    assert_eq!(client.vdisk("web").await.unwrap().attached.unwrap().pid, 1);
 }
 
 #[tokio::test]
@@ -261,10 +258,10 @@ async fn imports_of_one_connection_are_bounded() {
 async fn rules_go_there_and_back() {
     let served = Served::new();
     let mut client = served.client().await;
-    let then = Treatment {
-        codec: Codec::Zstd(3),
-        extent_bytes: 65536,
-        when: When::Now,
+    let treatment = Treatment {
+        codec: "zstd:3".into(),
+        extent_kib: 64,
+        defer: false,
     };
     let when = Condition {
         min_bytes: Some(65536),
@@ -275,7 +272,7 @@ async fn rules_go_there_and_back() {
         rules: vec![Rule {
             name: "streams".into(),
             when,
-            then,
+            treatment,
         }],
     };
     assert_eq!(client.set_rules(None, &rules).await.unwrap(), rules);

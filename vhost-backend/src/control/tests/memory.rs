@@ -80,7 +80,11 @@ fn view(name: &str, disk: &Disk) -> VDisk {
         write_cache: true,
         read_only: false,
         socket: format!("/run/firn/{name}.sock"),
-        attached: disk.attached.then_some(Attachment { pid: 1, queues: 2 }),
+        attached: disk.attached.then_some(Attachment {
+            pid: 1,
+            uid: 0,
+            since: 1,
+        }),
     }
 }
 
