@@ -14,6 +14,8 @@ pub mod limits;
 pub mod types;
 
 pub use client::{Client, ClientError};
+/// Bulk data, shared without copies.
+pub use hyper::body::Bytes;
 pub use limits::{LimitError, check_name, check_size};
 pub use types::{ApiError, ErrorKind};
 

@@ -9,7 +9,7 @@ pub use error::{ApiError, ErrorKind};
 pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };
-pub use store::{Health, StoreStatus};
+pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{
     Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, Import, ResizeVDisk, Resized,
     VDisk, VDiskList, VDiskStats,

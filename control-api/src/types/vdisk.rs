@@ -15,6 +15,11 @@ pub struct VDisk {
     pub serial: String,
     /// Size in bytes, as the guest sees it.
     pub size: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// Text that rules can match on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// Whether the guest's writes are durable only after a flush.
     pub write_cache: bool,
     /// Whether guests may only read.
@@ -117,9 +122,25 @@ pub struct Import {
     pub chunk_max: u64,
 }
 
-/// Counters of a vDisk since the backend started, and what it holds.
+/// What a vDisk has done since the backend started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VDiskStats {
     /// Its name.
     pub name: String,
+    /// Reads completed.
+    pub reads: u64,
+    /// Bytes read by the guest.
+    pub read_bytes: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Bytes written by the guest.
+    pub written_bytes: u64,
+    /// Bytes that these writes take in segments, headers included.
+    pub stored_bytes: u64,
+    /// Bytes written or discarded that became zeroes and take no space.
+    pub zero_bytes: u64,
+    /// Flushes completed.
+    pub flushes: u64,
+    /// Requests that failed.
+    pub errors: u64,
 }

@@ -77,6 +77,8 @@ fn view(name: &str, disk: &Disk) -> VDisk {
         uuid: uuid::Uuid::nil(),
         serial: "firn".into(),
         size: disk.size,
+        created: 0,
+        tag: None,
         write_cache: true,
         read_only: false,
         socket: format!("/run/firn/{name}.sock"),
@@ -102,9 +104,7 @@ impl ControlTarget for MemoryTarget {
 
     fn status(&self) -> Result<StoreStatus, ApiError> {
         assert!(!self.panics.load(Ordering::Relaxed), "asked to panic");
-        Ok(StoreStatus {
-            uuid: uuid::Uuid::nil(),
-        })
+        Err(ApiError::new(ErrorKind::Unavailable, "not in memory"))
     }
 
     fn vdisks(&self) -> Result<Vec<VDisk>, ApiError> {
@@ -142,7 +142,7 @@ impl ControlTarget for MemoryTarget {
     }
 
     fn stats(&self, name: &str) -> Result<VDiskStats, ApiError> {
-        self.with(name, |_| Ok(VDiskStats { name: name.into() }))
+        self.with(name, |_| Err(ApiError::new(ErrorKind::Unavailable, name)))
     }
 
     fn allocated(&self, name: &str, offset: u64) -> Result<Allocated, ApiError> {

@@ -1,0 +1,364 @@
+//! What can be typed. Names and sizes are checked here, so that a wrong one is a usage error (exit code 2).
+
+use crate::units::{parse_bytes, parse_name, parse_vdisk_size};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Sizes are bytes or numbers with K, M, G or T; units are binary (1K = 1024 bytes).
+
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage: an option, a name, a size
+  3    not found: a vDisk, a file
+  4    refused: attached, already there, or it needs an explicit option
+  5    no backend answers on the control socket
+  6    no space
+  130  interrupted";
+
+/// Firn: virtual disks on a compressing, log-structured store.
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// For all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// The backend's runtime directory, where its control socket is
+    #[arg(long, value_name = "DIR", env = "FIRN_RUN", default_value = control_api::DEFAULT_RUN)]
+    #[arg(global = true, value_hint = ValueHint::DirPath)]
+    pub run: PathBuf,
+    /// Write results as JSON to standard output, and failures as JSON to standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The store: make one, look at it
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// vDisks: create, look at, resize, delete, import, export
+    #[command(subcommand)]
+    Vdisk(VdiskCommand),
+    /// Compression rules: look at, change, try out
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Check this host, and say what to do about what is wrong
+    Doctor(DoctorArgs),
+    /// Write a completion script for a shell to standard output
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages into a directory
+    Man {
+        /// The directory; it is created if it does not exist
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// `firn store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Make an empty store (needs no backend)
+    Init(InitArgs),
+    /// Space, compression, write buffer and warnings of the store that the backend serves
+    Status,
+}
+
+/// `firn store init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The store's directory; it is created if it does not exist, and must be empty
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Size of a segment, the unit that space is reclaimed in: 256K to 64M [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub segment_size: Option<u64>,
+}
+
+/// `firn vdisk`.
+#[derive(Debug, Subcommand)]
+pub enum VdiskCommand {
+    /// Create an empty vDisk
+    Create(CreateArgs),
+    /// List all vDisks
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one vDisk
+    Show(NameArg),
+    /// Change a vDisk's size
+    Resize(ResizeArgs),
+    /// Delete a vDisk and everything in it
+    Delete(NameArg),
+    /// Make a vDisk from a raw disk image
+    Import(ImportArgs),
+    /// Write a vDisk to a raw, sparse disk image
+    Export(ExportArgs),
+    /// Print what libvirt's domain XML needs for a vDisk
+    Xml(XmlArgs),
+    /// Show a vDisk's counters, or those of all vDisks
+    Stats(StatsArgs),
+}
+
+/// A vDisk's name, for commands that need nothing else.
+#[derive(Debug, clap::Args)]
+pub struct NameArg {
+    /// The vDisk
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+}
+
+/// `firn vdisk create`.
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Its name: 1 to 64 letters, digits, '.', '_' or '-', not starting with '.' or '-'
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// Its size, like 10G: a multiple of 512 bytes from 4K to 64T
+    #[arg(value_parser = parse_vdisk_size, allow_negative_numbers = true)]
+    pub size: u64,
+}
+
+/// `firn vdisk resize`.
+#[derive(Debug, clap::Args)]
+pub struct ResizeArgs {
+    /// The vDisk
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// Its new size, like 20G: a multiple of 512 bytes from 4K to 64T
+    #[arg(value_parser = parse_vdisk_size, allow_negative_numbers = true)]
+    pub size: u64,
+    /// Allow the new size to be smaller: everything behind it is lost
+    #[arg(long)]
+    pub shrink: bool,
+}
+
+/// `firn vdisk import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// A raw disk image or a block device; '-' reads standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Name of the vDisk to make
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// Size of the vDisk. A file may be smaller, the rest reads as zeroes; a pipe must bring exactly so much,
+    /// and needs this option, because it does not say how long it is [default: the file's size]
+    #[arg(long, value_parser = parse_vdisk_size, allow_negative_numbers = true)]
+    pub size: Option<u64>,
+}
+
+/// `firn vdisk export`.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The vDisk
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// The file to write; until it is complete it is called FILE.part
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Export although a guest is attached: blocks are read at different moments, as after a power cut or worse
+    #[arg(long)]
+    pub live: bool,
+}
+
+/// `firn vdisk xml`.
+#[derive(Debug, clap::Args)]
+pub struct XmlArgs {
+    /// The vDisk
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// The guest's device name
+    #[arg(long, value_name = "DEV", default_value = "vda", value_parser = parse_target)]
+    pub target: String,
+    /// Number of queues [default: QEMU's own choice, one per vCPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: Option<u16>,
+    /// Boot from it first
+    #[arg(long)]
+    pub boot: bool,
+    /// Print one element only, as `virsh attach-device` wants it
+    #[arg(long, value_enum)]
+    pub only: Option<XmlPart>,
+}
+
+/// One of the elements that a domain needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum XmlPart {
+    /// The `<disk>` element
+    Disk,
+    /// The `<memoryBacking>` element
+    Memory,
+}
+
+/// `firn vdisk stats`.
+#[derive(Debug, clap::Args)]
+pub struct StatsArgs {
+    /// The vDisk; all of them without it
+    #[arg(value_parser = parse_name)]
+    pub name: Option<String>,
+}
+
+/// `firn rules`.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Print the store's rules, or a vDisk's own ones, as `firn rules set` takes them
+    Show(WhoseRules),
+    /// Replace the store's rules, or a vDisk's own ones
+    Set(SetRulesArgs),
+    /// Tell what the rules make of a write
+    Explain(ExplainArgs),
+}
+
+/// Whose rules.
+#[derive(Debug, clap::Args)]
+pub struct WhoseRules {
+    /// A vDisk's own rules, which come before the store's
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub vdisk: Option<String>,
+}
+
+/// `firn rules set`.
+#[derive(Debug, clap::Args)]
+pub struct SetRulesArgs {
+    /// A JSON file; '-' reads standard input. `firn rules show --json` prints one to start from
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Whose rules.
+    #[command(flatten)]
+    pub whose: WhoseRules,
+}
+
+/// `firn rules explain`.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// Size of the write, like 4K
+    #[arg(long, value_parser = parse_bytes)]
+    pub size: u64,
+    /// It goes on where an earlier write ended
+    #[arg(long)]
+    pub sequential: bool,
+    /// It does not start and end at multiples of 4K
+    #[arg(long)]
+    pub unaligned: bool,
+    /// The vDisk that it goes to
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub vdisk: Option<String>,
+    /// The vDisk's tag, instead of the one it has
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// Seconds since the data was written: more than 0 when it is being relocated
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub age: u64,
+    /// The data looks incompressible
+    #[arg(long)]
+    pub incompressible: bool,
+    /// Idle share of the host's CPU time, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub idle: u8,
+}
+
+/// `firn doctor`.
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// The store's directory [default: the one that the backend serves]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// The user that QEMU runs as
+    #[arg(long, value_name = "USER", default_value = "libvirt-qemu")]
+    pub qemu_user: String,
+}
+
+/// A guest's device name: it goes into XML, and libvirt takes no other ones for virtio.
+fn parse_target(text: &str) -> Result<String, String> {
+    let letters = text.strip_prefix("vd").unwrap_or("");
+    match !letters.is_empty() && letters.len() <= 3 && letters.chars().all(|c| c.is_ascii_lowercase()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a virtio disk's name: use vda, vdb, ...")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn good_lines() {
+        for line in [
+            "firn store init /srv/firn",
+            "firn store init /srv/firn --segment-size 1M",
+            "firn store status --json",
+            "firn --run /tmp/r vdisk create web 10G",
+            "firn vdisk list --run /tmp/r",
+            "firn vdisk ls",
+            "firn vdisk resize web 20G --shrink",
+            "firn vdisk import - web --size 1T",
+            "firn vdisk export web out.raw --force --live",
+            "firn vdisk xml web --target vdb --queues 4 --boot --only disk",
+            "firn vdisk stats",
+            "firn rules show --vdisk web",
+            "firn rules set rules.json",
+            "firn rules explain --size 4k --sequential",
+            "firn doctor --store /srv/firn",
+            "firn completion bash",
+            "firn man /tmp/man",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn bad_lines_say_what_is_wrong() {
+        for (line, says) in [
+            ("firn vdisk create a/b 10G", "slash"),
+            ("firn vdisk create .a 10G", "starts with"),
+            ("firn vdisk create web 0", "can't be zero"),
+            ("firn vdisk create web 1000", "too small"),
+            ("firn vdisk create web 10001", "multiple of 512"),
+            ("firn vdisk create web 65T", "largest is 64T"),
+            ("firn vdisk create web -5G", "not a size"),
+            ("firn vdisk create web ten", "not a size"),
+            ("firn vdisk create web", "<SIZE>"),
+            ("firn vdisk create control 10G", "taken by the backend"),
+            ("firn vdisk xml web --queues 0", "1..=64"),
+            ("firn vdisk xml web --queues 65", "1..=64"),
+            ("firn vdisk xml web --target sda", "virtio disk"),
+            ("firn rules explain", "--size"),
+            ("firn vdisk frobnicate", "frobnicate"),
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} is taken"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(says), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! One file for each command, and the table of them.
+
+mod completion;
+mod doctor;
+mod export;
+mod import;
+mod man;
+mod rules_explain;
+mod rules_set;
+mod rules_show;
+mod store_init;
+mod store_status;
+mod vdisk_create;
+mod vdisk_delete;
+mod vdisk_list;
+mod vdisk_resize;
+mod vdisk_show;
+mod vdisk_stats;
+mod vdisk_xml;
+
+use crate::args::{Command, RulesCommand, StoreCommand, VdiskCommand};
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// Runs a command.
+pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Store(StoreCommand::Init(args)) => store_init::run(settings, &args),
+        Command::Store(StoreCommand::Status) => store_status::run(settings).await,
+        Command::Vdisk(VdiskCommand::Create(args)) => vdisk_create::run(settings, args).await,
+        Command::Vdisk(VdiskCommand::List) => vdisk_list::run(settings).await,
+        Command::Vdisk(VdiskCommand::Show(args)) => vdisk_show::run(settings, &args.name).await,
+        Command::Vdisk(VdiskCommand::Resize(args)) => vdisk_resize::run(settings, &args).await,
+        Command::Vdisk(VdiskCommand::Delete(args)) => vdisk_delete::run(settings, &args.name).await,
+        Command::Vdisk(VdiskCommand::Import(args)) => import::run(settings, &args).await,
+        Command::Vdisk(VdiskCommand::Export(args)) => export::run(settings, &args).await,
+        Command::Vdisk(VdiskCommand::Xml(args)) => vdisk_xml::run(settings, &args).await,
+        Command::Vdisk(VdiskCommand::Stats(args)) => vdisk_stats::run(settings, args.name).await,
+        Command::Rules(RulesCommand::Show(args)) => rules_show::run(settings, &args).await,
+        Command::Rules(RulesCommand::Set(args)) => rules_set::run(settings, &args).await,
+        Command::Rules(RulesCommand::Explain(args)) => rules_explain::run(settings, args).await,
+        Command::Doctor(args) => doctor::run(settings, &args).await,
+        Command::Completion { shell } => completion::run(shell),
+        Command::Man { dir } => man::run(settings, &dir),
+    }
+}

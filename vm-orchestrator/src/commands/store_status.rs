@@ -1,0 +1,173 @@
+//! `firn store status`.
+
+use crate::failure::Failure;
+use crate::output::facts;
+use crate::settings::Settings;
+use crate::units::{bytes, duration, ratio};
+use control_api::types::{Health, StoreStatus};
+use serde::Serialize;
+
+/// Both answers in one document.
+#[derive(Serialize)]
+struct Status {
+    backend: Health,
+    store: StoreStatus,
+}
+
+pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
+    let mut client = settings.connect().await?;
+    let status = Status { backend: client.health().await?, store: client.status().await? };
+    settings.show(&status, |status| text(&status.backend, &status.store))
+}
+
+fn text(backend: &Health, store: &StoreStatus) -> String {
+    let stored = store.data_bytes + store.meta_bytes;
+    let percent_free = (store.free_bytes * 100).checked_div(store.filesystem_bytes).unwrap_or(0);
+    let mut lines = vec![
+        ("store", store.dir.clone()),
+        ("state", state(store)),
+        (
+            "backend",
+            format!(
+                "process {}, version {}, up {}",
+                backend.pid,
+                backend.version,
+                duration(backend.uptime_seconds as f64)
+            ),
+        ),
+        ("vDisks", format!("{} of {} together", store.vdisks, bytes(store.provisioned_bytes))),
+        (
+            "content",
+            format!("{} in {} stored ({})", bytes(store.live_bytes), bytes(stored), ratio(store.live_bytes, stored)),
+        ),
+        ("garbage", format!("{} % of what is stored", store.garbage_percent)),
+        (
+            "space",
+            format!("{} free of {} ({percent_free} %)", bytes(store.free_bytes), bytes(store.filesystem_bytes)),
+        ),
+        (
+            "segments",
+            format!("{} in use, {} spare; maps take {}", store.segments, store.spare_segments, bytes(store.meta_bytes)),
+        ),
+        (
+            "log",
+            format!(
+                "at {}, {} since the last checkpoint, {} in the write buffer",
+                store.lsn,
+                bytes(store.log_bytes),
+                bytes(store.buffered_bytes)
+            ),
+        ),
+        (
+            "memory",
+            format!("{} for {} map nodes, {} changed", bytes(store.map_memory_bytes), store.map_nodes, store.dirty_map_nodes),
+        ),
+        (
+            "since start",
+            format!(
+                "{} of data and {} of maps written, {} moved; {} commits, {} checkpoints",
+                bytes(store.log_written_bytes),
+                bytes(store.meta_written_bytes),
+                bytes(store.relocated_bytes),
+                store.commits,
+                store.checkpoints
+            ),
+        ),
+    ];
+    let recovery = &store.recovery;
+    lines.push((
+        "opened",
+        format!(
+            "in {} ms: {} of log scanned, {} records applied; write buffer: {}",
+            recovery.milliseconds,
+            bytes(recovery.scanned_bytes),
+            recovery.applied_records,
+            recovery.buffer
+        ),
+    ));
+    facts(&lines)
+}
+
+fn state(store: &StoreStatus) -> String {
+    match (&store.failed, store.full) {
+        (Some(why), _) => format!("FAILED, takes no writes: {why}. Stop the backend, see to the disk, start it again"),
+        (None, true) => "FULL: writes wait or fail; delete vDisks or give the filesystem more space".into(),
+        (None, false) => "serving".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_api::types::Recovery;
+
+    fn status() -> (Health, StoreStatus) {
+        let health = Health {
+            version: "0.1.0".into(),
+            api: 1,
+            pid: 4711,
+            store: "/srv/firn".into(),
+            run: "/run/firn".into(),
+            uptime_seconds: 3 * 3600,
+        };
+        let store = StoreStatus {
+            uuid: "u".into(),
+            dir: "/srv/firn".into(),
+            created: 0,
+            failed: None,
+            full: false,
+            filesystem_bytes: 100 << 30,
+            free_bytes: 75 << 30,
+            segments: 128,
+            spare_segments: 2,
+            data_bytes: 8 << 30,
+            meta_bytes: 8 << 20,
+            live_bytes: 16 << 30,
+            garbage_percent: 7,
+            vdisks: 3,
+            provisioned_bytes: 96 << 30,
+            lsn: 123_456,
+            log_bytes: 42 << 20,
+            buffered_bytes: 12 << 10,
+            map_nodes: 2048,
+            dirty_map_nodes: 17,
+            map_memory_bytes: 9 << 20,
+            commits: 1000,
+            checkpoints: 10,
+            log_written_bytes: 5 << 30,
+            meta_written_bytes: 3 << 20,
+            relocated_bytes: 0,
+            recovery: Recovery {
+                buffer: "not needed".into(),
+                scanned_bytes: 1 << 20,
+                applied_records: 99,
+                milliseconds: 31,
+            },
+        };
+        (health, store)
+    }
+
+    #[test]
+    fn golden() {
+        let (health, mut store) = status();
+        assert_eq!(
+            text(&health, &store),
+            "store        /srv/firn\n\
+             state        serving\n\
+             backend      process 4711, version 0.1.0, up 3 h 00 min\n\
+             vDisks       3 of 96.0 GiB together\n\
+             content      16.0 GiB in 8.01 GiB stored (2.00x)\n\
+             garbage      7 % of what is stored\n\
+             space        75.0 GiB free of 100 GiB (75 %)\n\
+             segments     128 in use, 2 spare; maps take 8.00 MiB\n\
+             log          at 123456, 42.0 MiB since the last checkpoint, 12.0 KiB in the write buffer\n\
+             memory       9.00 MiB for 2048 map nodes, 17 changed\n\
+             since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints\n\
+             opened       in 31 ms: 1.00 MiB of log scanned, 99 records applied; write buffer: not needed\n"
+        );
+        store.full = true;
+        assert!(text(&health, &store).contains("state        FULL"));
+        store.failed = Some("fsync: input/output error".into());
+        assert!(text(&health, &store).contains("state        FAILED, takes no writes: fsync"));
+    }
+}

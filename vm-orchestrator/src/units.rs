@@ -1,0 +1,151 @@
+//! Sizes as people write and read them. Units are binary: 1K is 1024 bytes.
+
+use control_api::limits::check_size;
+
+const UNITS: [(char, u32); 5] = [('K', 10), ('M', 20), ('G', 30), ('T', 40), ('P', 50)];
+
+/// Parses `4096`, `512M`, `10G`, `1.5T`, `10GiB`: bytes, or binary units of 1024.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let usage = || {
+        format!(
+            "{text:?} is not a size: write bytes or a number with K, M, G or T (binary: 1K = 1024), like 4096, 512M, 1.5T"
+        )
+    };
+    let trimmed = text.trim();
+    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "KB" | "MB" | "GB" | "TB" | "PB" => {
+            return Err(format!("{text:?} is ambiguous: write {number}{} (binary: 1K = 1024)", &unit[..1]));
+        }
+        unit => {
+            let letter = unit.strip_suffix("IB").unwrap_or(unit);
+            let known = UNITS.iter().find(|(c, _)| letter.chars().eq([*c]));
+            known.ok_or_else(usage)?.1
+        }
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || fraction.contains('.') || (number.contains('.') && fraction.is_empty()) {
+        return Err(usage());
+    }
+    let too_large = || format!("{text:?} is too large: the largest vDisk is 64T");
+    // Twelve digits after the point are finer than a byte of 1T.
+    if fraction.len() > 12 {
+        return Err(usage());
+    }
+    let whole: u64 = whole.parse().map_err(|_| too_large())?;
+    let scaled = u128::from(whole) << shift;
+    let scale = 10u128.pow(fraction.len() as u32);
+    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| usage())? };
+    if (fraction << shift) % scale != 0 {
+        return Err(format!("{text:?} is not a whole number of bytes"));
+    }
+    u64::try_from(scaled + (fraction << shift) / scale).map_err(|_| too_large())
+}
+
+/// Parses the size of a vDisk: [`parse_bytes`] within a vDisk's limits.
+pub fn parse_vdisk_size(text: &str) -> Result<u64, String> {
+    if text.trim_start().starts_with('-') {
+        return Err(format!("{text:?} is not a size: a vDisk's size is positive"));
+    }
+    let size = parse_bytes(text)?;
+    check_size(size).map_err(|error| error.to_string())?;
+    Ok(size)
+}
+
+/// Parses the name of a vDisk.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    control_api::check_name(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// Bytes for people: `512 B`, `4.00 KiB`, `10.0 GiB`, `1.50 TiB`. Three digits.
+pub fn bytes(count: u64) -> String {
+    let names = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = count as f64;
+    let mut names = names.iter();
+    let mut name = names.next().unwrap_or(&"");
+    for next in names {
+        // Below it would be rounded to "1024".
+        if value < 1023.5 {
+            break;
+        }
+        value /= 1024.0;
+        name = next;
+    }
+    match () {
+        () if *name == "B" => format!("{count} B"),
+        () if value < 9.995 => format!("{value:.2} {name}"),
+        () if value < 99.95 => format!("{value:.1} {name}"),
+        () => format!("{value:.0} {name}"),
+    }
+}
+
+/// How much smaller: `2.04x`; a dash where there is nothing to compare.
+pub fn ratio(content: u64, stored: u64) -> String {
+    match stored {
+        0 => "-".into(),
+        stored => format!("{:.2}x", content as f64 / stored as f64),
+    }
+}
+
+/// A duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3600..86400 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86400, whole % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_in() {
+        for (text, bytes) in [
+            ("0", 0), ("4096", 4096), ("4k", 4096), ("4K", 4096), ("512M", 512 << 20), ("10G", 10 << 30), ("1T", 1 << 40),
+            ("64T", 64 << 40), ("1.5G", 3 << 29), ("10GiB", 10 << 30), ("512B", 512), ("0.5k", 512), (" 7M ", 7 << 20),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "10X", "10 G", "1e3", "-1", "+1", "1..5G", ".5G", "1.G", "10GG", "10iB", "0x10", "ten", "10G\n1", "१"] {
+            assert!(parse_bytes(text).is_err(), "{text:?}");
+        }
+        assert!(parse_bytes("10GB").unwrap_err().contains("10G (binary"));
+        assert!(parse_bytes("99999999999999999999").unwrap_err().contains("64T"));
+        assert!(parse_bytes("16777216T").unwrap_err().contains("64T"));
+        assert!(parse_bytes("1.3K").unwrap_err().contains("whole number"));
+    }
+
+    #[test]
+    fn vdisk_sizes_in() {
+        assert_eq!(parse_vdisk_size("10G"), Ok(10 << 30));
+        assert_eq!(parse_vdisk_size("64T"), Ok(64 << 40));
+        assert!(parse_vdisk_size("0").unwrap_err().contains("can't be zero"));
+        assert!(parse_vdisk_size("1K").unwrap_err().contains("too small"));
+        assert!(parse_vdisk_size("5000").unwrap_err().contains("multiple of 512"));
+        assert!(parse_vdisk_size("65T").unwrap_err().contains("largest is 64T"));
+        assert!(parse_vdisk_size("-5G").unwrap_err().contains("positive"));
+    }
+
+    #[test]
+    fn sizes_out() {
+        for (count, text) in [
+            (0, "0 B"), (512, "512 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10 << 30, "10.0 GiB"), (3 << 39, "1.50 TiB"),
+            (1023 << 20, "1023 MiB"), ((1 << 30) - 1, "1.00 GiB"), (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(ratio(200, 100), "2.00x");
+        assert_eq!(ratio(200, 0), "-");
+        assert_eq!(duration(0.44), "0.4 s");
+        assert_eq!(duration(185.0), "3 min 05 s");
+        assert_eq!(duration(90_000.0), "1 d 1 h");
+    }
+}
