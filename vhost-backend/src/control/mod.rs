@@ -7,15 +7,20 @@
 //!  server    socket, lock, thread; who may come in           peer     credentials of a connection
 //!  routes    path -> handler, OpenAPI                        session  what one connection holds (imports)
 //!  handlers  HTTP <-> control_api types                      extract  bodies and queries, errors as ApiError
-//!  target    what handlers ask of the store: a trait         store_target  the store behind that trait
+//!  target    what handlers ask of the store: a trait         store_target  the store behind that trait, with
+//!  sockets   the vDisks' sockets, likewise                     import (hidden vDisks) and explain (errors)
 //! ```
 
+mod explain;
 mod extract;
 mod handlers;
+mod import;
 mod peer;
 mod routes;
 mod server;
 mod session;
+mod sockets;
+mod store_target;
 mod target;
 
 #[cfg(test)]
@@ -23,4 +28,6 @@ mod tests;
 
 pub use routes::openapi;
 pub use server::{ControlServer, StartError};
+pub use sockets::{ExportedSockets, Sockets};
+pub use store_target::StoreTarget;
 pub use target::{ControlTarget, ImportTarget};

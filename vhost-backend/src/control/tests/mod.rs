@@ -4,6 +4,7 @@ mod api;
 mod hostile;
 mod memory;
 mod peers;
+mod store;
 
 use super::ControlServer;
 use control_api::Client;
