@@ -34,7 +34,7 @@ pub struct Args {
 /// Options of every command.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
-    /// The backend's runtime directory, where its control socket is
+    /// The backend's runtime directory, where its control socket is; FIRN_RUN in the environment says the same
     #[arg(long, value_name = "DIR", env = "FIRN_RUN", default_value = control_api::DEFAULT_RUN)]
     #[arg(global = true, value_hint = ValueHint::DirPath)]
     pub run: PathBuf,
@@ -292,9 +292,14 @@ pub struct DoctorArgs {
 /// A guest's device name: it goes into XML, and libvirt takes no other ones for virtio.
 fn parse_target(text: &str) -> Result<String, String> {
     let letters = text.strip_prefix("vd").unwrap_or("");
-    match !letters.is_empty() && letters.len() <= 3 && letters.chars().all(|c| c.is_ascii_lowercase()) {
+    match !letters.is_empty()
+        && letters.len() <= 3
+        && letters.chars().all(|c| c.is_ascii_lowercase())
+    {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not a virtio disk's name: use vda, vdb, ...")),
+        false => Err(format!(
+            "{text:?} is not a virtio disk's name: use vda, vdb, ..."
+        )),
     }
 }
 
@@ -346,7 +351,8 @@ mod tests {
             ("firn vdisk create web 1000", "too small"),
             ("firn vdisk create web 10001", "multiple of 512"),
             ("firn vdisk create web 65T", "largest is 64T"),
-            ("firn vdisk create web -5G", "not a size"),
+            ("firn vdisk create web -5G", "unexpected argument"),
+            ("firn vdisk create web -5", "positive"),
             ("firn vdisk create web ten", "not a size"),
             ("firn vdisk create web", "<SIZE>"),
             ("firn vdisk create control 10G", "taken by the backend"),
@@ -356,7 +362,9 @@ mod tests {
             ("firn rules explain", "--size"),
             ("firn vdisk frobnicate", "frobnicate"),
         ] {
-            let error = parse(line).err().unwrap_or_else(|| panic!("{line} is taken"));
+            let error = parse(line)
+                .err()
+                .unwrap_or_else(|| panic!("{line} is taken"));
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.to_string().contains(says), "{line}: {error}");
         }

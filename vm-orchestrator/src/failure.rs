@@ -47,7 +47,11 @@ struct Report<'a> {
 
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into(), hint: None }
+        Failure {
+            exit,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Exit code 1.
@@ -77,7 +81,10 @@ impl Failure {
 
     /// Exit code 130.
     pub fn interrupted() -> Failure {
-        Failure::new(Exit::Interrupted, "interrupted; nothing half-done is left behind")
+        Failure::new(
+            Exit::Interrupted,
+            "interrupted; nothing half-done is left behind",
+        )
     }
 
     /// A file operation that failed: `doing` reads like "can't open".
@@ -108,8 +115,11 @@ impl Failure {
 
     /// As one JSON object.
     pub fn to_json(&self) -> String {
-        let report =
-            Report { error: &self.message, hint: self.hint.as_deref(), exit: self.exit as u8 };
+        let report = Report {
+            error: &self.message,
+            hint: self.hint.as_deref(),
+            exit: self.exit as u8,
+        };
         serde_json::to_string(&report).unwrap_or_default() + "\n"
     }
 }
@@ -124,7 +134,11 @@ impl From<ApiError> for Failure {
             ErrorKind::NoSpace => Exit::NoSpace,
             _ => Exit::Failed,
         };
-        Failure { exit, message: error.message, hint: error.hint }
+        Failure {
+            exit,
+            message: error.message,
+            hint: error.hint,
+        }
     }
 }
 
@@ -134,8 +148,16 @@ impl From<ClientError> for Failure {
         let message = error.to_string();
         match error {
             ClientError::Api(error) => error.into(),
-            ClientError::Foreign { .. } => Failure { exit: Exit::Failed, message, hint },
-            _ => Failure { exit: Exit::Unreachable, message, hint },
+            ClientError::Foreign { .. } => Failure {
+                exit: Exit::Failed,
+                message,
+                hint,
+            },
+            _ => Failure {
+                exit: Exit::Unreachable,
+                message,
+                hint,
+            },
         }
     }
 }
@@ -153,7 +175,10 @@ mod tests {
     #[test]
     fn a_failure_names_the_thing_and_the_way_out() {
         let failure = Failure::refused("vDisk web is attached").hint("stop its guest first");
-        assert_eq!(failure.to_text(), "firn: vDisk web is attached\n      stop its guest first\n");
+        assert_eq!(
+            failure.to_text(),
+            "firn: vDisk web is attached\n      stop its guest first\n"
+        );
         let json: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap();
         assert_eq!(json["exit"], 4);
         assert_eq!(json["hint"], "stop its guest first");

@@ -14,9 +14,10 @@ pub fn run_until_interrupted(
         .build()
         .map_err(|error| Failure::failed(format!("can't start: {error}")))?;
     let outcome = runtime.block_on(async {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             return command.await;
         };
         tokio::select! {

@@ -15,9 +15,9 @@ pub fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("can't write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "can't write to standard output: {error}"
+        ))),
         _ => Ok(()),
     }
 }
@@ -63,7 +63,10 @@ pub fn table<const N: usize>(heading: [(&str, Align); N], rows: &[[String; N]]) 
 /// Facts, one to a line, their values below one another.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+    facts
+        .iter()
+        .map(|(name, value)| format!("{name:<width$}  {value}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,14 +75,27 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [["web".into(), "10.0 GiB".into(), "no".into()], ["database".into(), "512 B".into(), String::new()]];
-        let text = table([("NAME", Align::Left), ("SIZE", Align::Right), ("ATTACHED", Align::Left)], &rows);
+        let rows = [
+            ["web".into(), "10.0 GiB".into(), "no".into()],
+            ["database".into(), "512 B".into(), String::new()],
+        ];
+        let text = table(
+            [
+                ("NAME", Align::Left),
+                ("SIZE", Align::Right),
+                ("ATTACHED", Align::Left),
+            ],
+            &rows,
+        );
         assert_eq!(
             text,
             "NAME          SIZE  ATTACHED\n\
              web       10.0 GiB  no\n\
              database     512 B\n"
         );
-        assert_eq!(facts(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+        assert_eq!(
+            facts(&[("a", "1".into()), ("long", "2".into())]),
+            "a     1\nlong  2\n"
+        );
     }
 }

@@ -34,7 +34,15 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { what, total, done: 0, started: now, said: now, style, bar }
+        Progress {
+            what,
+            total,
+            done: 0,
+            started: now,
+            said: now,
+            style,
+            bar,
+        }
     }
 
     /// `done` bytes of the total lie behind us.
@@ -54,7 +62,9 @@ impl Progress {
     }
 
     fn line(&self) -> String {
-        let percent = (u128::from(self.done) * 100).checked_div(self.total.into()).unwrap_or(100);
+        let percent = (u128::from(self.done) * 100)
+            .checked_div(self.total.into())
+            .unwrap_or(100);
         let speed = self.done as f64 / self.seconds().max(0.001);
         format!(
             "{}: {percent}% of {}, {}/s\n",

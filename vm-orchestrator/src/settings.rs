@@ -43,13 +43,21 @@ pub struct Settings {
 impl Settings {
     /// Resolves what was typed.
     pub fn resolve(global: &Global) -> Settings {
-        let format = if global.json { Format::Json } else { Format::Text };
+        let format = if global.json {
+            Format::Json
+        } else {
+            Format::Text
+        };
         let progress = match (global.quiet, std::io::stderr().is_terminal()) {
             (true, _) => ProgressStyle::Silent,
             (false, true) => ProgressStyle::Bar,
             (false, false) => ProgressStyle::Lines,
         };
-        Settings { run: absolute(&global.run), format, progress }
+        Settings {
+            run: absolute(&global.run),
+            format,
+            progress,
+        }
     }
 
     /// Connects to the backend.
@@ -58,7 +66,11 @@ impl Settings {
     }
 
     /// Prints a result: as JSON, or as the text that `text` makes of it.
-    pub fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    pub fn show<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
         match self.format {
             Format::Json => output::print(&output::json(value)?),
             Format::Text => output::print(&text(value)),
@@ -67,7 +79,9 @@ impl Settings {
 
     /// Reports the end of the command.
     pub fn conclude(&self, outcome: Result<(), Failure>) -> ExitCode {
-        let Err(failure) = outcome else { return ExitCode::SUCCESS };
+        let Err(failure) = outcome else {
+            return ExitCode::SUCCESS;
+        };
         match self.format {
             Format::Json => output::print_error(&failure.to_json()),
             Format::Text => output::print_error(&failure.to_text()),

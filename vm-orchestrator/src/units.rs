@@ -12,12 +12,17 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         )
     };
     let trimmed = text.trim();
-    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let split = trimmed
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(split);
     let shift = match unit.to_ascii_uppercase().as_str() {
         "" | "B" => 0,
         "KB" | "MB" | "GB" | "TB" | "PB" => {
-            return Err(format!("{text:?} is ambiguous: write {number}{} (binary: 1K = 1024)", &unit[..1]));
+            return Err(format!(
+                "{text:?} is ambiguous: write {number}{} (binary: 1K = 1024)",
+                &unit[..1]
+            ));
         }
         unit => {
             let letter = unit.strip_suffix("IB").unwrap_or(unit);
@@ -37,8 +42,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
     let scaled = u128::from(whole) << shift;
     let scale = 10u128.pow(fraction.len() as u32);
-    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| usage())? };
-    if (fraction << shift) % scale != 0 {
+    let fraction: u128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().map_err(|_| usage())?
+    };
+    if !(fraction << shift).is_multiple_of(scale) {
         return Err(format!("{text:?} is not a whole number of bytes"));
     }
     u64::try_from(scaled + (fraction << shift) / scale).map_err(|_| too_large())
@@ -47,7 +56,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// Parses the size of a vDisk: [`parse_bytes`] within a vDisk's limits.
 pub fn parse_vdisk_size(text: &str) -> Result<u64, String> {
     if text.trim_start().starts_with('-') {
-        return Err(format!("{text:?} is not a size: a vDisk's size is positive"));
+        return Err(format!(
+            "{text:?} is not a size: a vDisk's size is positive"
+        ));
     }
     let size = parse_bytes(text)?;
     check_size(size).map_err(|error| error.to_string())?;
@@ -109,16 +120,34 @@ mod tests {
     #[test]
     fn sizes_in() {
         for (text, bytes) in [
-            ("0", 0), ("4096", 4096), ("4k", 4096), ("4K", 4096), ("512M", 512 << 20), ("10G", 10 << 30), ("1T", 1 << 40),
-            ("64T", 64 << 40), ("1.5G", 3 << 29), ("10GiB", 10 << 30), ("512B", 512), ("0.5k", 512), (" 7M ", 7 << 20),
+            ("0", 0),
+            ("4096", 4096),
+            ("4k", 4096),
+            ("4K", 4096),
+            ("512M", 512 << 20),
+            ("10G", 10 << 30),
+            ("1T", 1 << 40),
+            ("64T", 64 << 40),
+            ("1.5G", 3 << 29),
+            ("10GiB", 10 << 30),
+            ("512B", 512),
+            ("0.5k", 512),
+            (" 7M ", 7 << 20),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for text in ["", "G", "10X", "10 G", "1e3", "-1", "+1", "1..5G", ".5G", "1.G", "10GG", "10iB", "0x10", "ten", "10G\n1", "१"] {
+        for text in [
+            "", "G", "10X", "10 G", "1e3", "-1", "+1", "1..5G", ".5G", "1.G", "10GG", "10iB",
+            "0x10", "ten", "10G\n1", "१",
+        ] {
             assert!(parse_bytes(text).is_err(), "{text:?}");
         }
         assert!(parse_bytes("10GB").unwrap_err().contains("10G (binary"));
-        assert!(parse_bytes("99999999999999999999").unwrap_err().contains("64T"));
+        assert!(
+            parse_bytes("99999999999999999999")
+                .unwrap_err()
+                .contains("64T")
+        );
         assert!(parse_bytes("16777216T").unwrap_err().contains("64T"));
         assert!(parse_bytes("1.3K").unwrap_err().contains("whole number"));
     }
@@ -129,16 +158,31 @@ mod tests {
         assert_eq!(parse_vdisk_size("64T"), Ok(64 << 40));
         assert!(parse_vdisk_size("0").unwrap_err().contains("can't be zero"));
         assert!(parse_vdisk_size("1K").unwrap_err().contains("too small"));
-        assert!(parse_vdisk_size("5000").unwrap_err().contains("multiple of 512"));
-        assert!(parse_vdisk_size("65T").unwrap_err().contains("largest is 64T"));
+        assert!(
+            parse_vdisk_size("5000")
+                .unwrap_err()
+                .contains("multiple of 512")
+        );
+        assert!(
+            parse_vdisk_size("65T")
+                .unwrap_err()
+                .contains("largest is 64T")
+        );
         assert!(parse_vdisk_size("-5G").unwrap_err().contains("positive"));
     }
 
     #[test]
     fn sizes_out() {
         for (count, text) in [
-            (0, "0 B"), (512, "512 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10 << 30, "10.0 GiB"), (3 << 39, "1.50 TiB"),
-            (1023 << 20, "1023 MiB"), ((1 << 30) - 1, "1.00 GiB"), (u64::MAX, "16.0 EiB"),
+            (0, "0 B"),
+            (512, "512 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (10 << 30, "10.0 GiB"),
+            (3 << 39, "1.50 TiB"),
+            (1023 << 20, "1023 MiB"),
+            ((1 << 30) - 1, "1.00 GiB"),
+            (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(bytes(count), text);
         }

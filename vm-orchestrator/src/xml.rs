@@ -17,8 +17,14 @@ pub struct DiskElement<'a> {
 
 /// The `<disk>` element.
 pub fn disk(element: &DiskElement<'_>) -> String {
-    let queues = element.queues.map_or(String::new(), |count| format!(" queues='{count}'"));
-    let boot = if element.boot { "  <boot order='1'/>\n" } else { "" };
+    let queues = element
+        .queues
+        .map_or(String::new(), |count| format!(" queues='{count}'"));
+    let boot = if element.boot {
+        "  <boot order='1'/>\n"
+    } else {
+        ""
+    };
     DISK.replace("@QUEUES@", &queues)
         .replace("@BOOT@", boot)
         .replace("@TARGET@", &escape(element.target))
@@ -55,8 +61,12 @@ mod tests {
 
     #[test]
     fn golden() {
-        let element =
-            DiskElement { socket: "/run/firn/web.1.sock", target: "vda", queues: Some(4), boot: true };
+        let element = DiskElement {
+            socket: "/run/firn/web.1.sock",
+            target: "vda",
+            queues: Some(4),
+            boot: true,
+        };
         assert_eq!(
             disk(&element),
             "<disk type='vhostuser' device='disk'>\n  \
@@ -68,15 +78,30 @@ mod tests {
                <boot order='1'/>\n\
              </disk>\n"
         );
-        let plain = disk(&DiskElement { queues: None, boot: false, ..element });
-        assert!(!plain.contains("queues") && !plain.contains("boot") && !plain.contains('@'), "{plain}");
+        let plain = disk(&DiskElement {
+            queues: None,
+            boot: false,
+            ..element
+        });
+        assert!(
+            !plain.contains("queues") && !plain.contains("boot") && !plain.contains('@'),
+            "{plain}"
+        );
         assert!(memory_backing().contains("memfd") && memory_backing().contains("shared"));
     }
 
     #[test]
     fn a_path_cannot_leave_its_attribute() {
         let socket = "/run/a'b<c>&\"@TARGET@\n/web.sock";
-        let text = disk(&DiskElement { socket, target: "vda", queues: None, boot: false });
-        assert!(text.contains("path='/run/a&apos;b&lt;c&gt;&amp;&quot;@TARGET@&#10;/web.sock'"), "{text}");
+        let text = disk(&DiskElement {
+            socket,
+            target: "vda",
+            queues: None,
+            boot: false,
+        });
+        assert!(
+            text.contains("path='/run/a&apos;b&lt;c&gt;&amp;&quot;@TARGET@&#10;/web.sock'"),
+            "{text}"
+        );
     }
 }

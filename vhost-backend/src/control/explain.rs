@@ -27,23 +27,35 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
     };
     let answer = ApiError::new(kind, error.to_string());
     match kind {
-        ErrorKind::AlreadyExists => answer.hint("choose another name, or delete that one: firn vdisk delete NAME"),
-        ErrorKind::NoSpace => answer.hint("delete vDisks that are not needed, or give the store's filesystem more space"),
+        ErrorKind::AlreadyExists => {
+            answer.hint("choose another name, or delete that one: firn vdisk delete NAME")
+        }
+        ErrorKind::NoSpace => answer
+            .hint("delete vDisks that are not needed, or give the store's filesystem more space"),
         _ => answer,
     }
 }
 
 /// Why a request to a vDisk failed; `doing` reads like "read".
-pub(super) fn request_error(vdisk: &str, doing: &str, offset: u64, error: RequestError) -> ApiError {
+pub(super) fn request_error(
+    vdisk: &str,
+    doing: &str,
+    offset: u64,
+    error: RequestError,
+) -> ApiError {
     let text = format!("vDisk {vdisk}: can't {doing} at {offset}: {error}");
     match error {
-        RequestError::OutOfRange | RequestError::Unaligned => ApiError::new(ErrorKind::Invalid, text),
+        RequestError::OutOfRange | RequestError::Unaligned => {
+            ApiError::new(ErrorKind::Invalid, text)
+        }
         RequestError::ReadOnly => ApiError::new(ErrorKind::Refused, text),
         // Only a full store makes us cancel.
-        RequestError::NoSpace | RequestError::Cancelled => {
-            ApiError::new(ErrorKind::NoSpace, format!("vDisk {vdisk}: the store is full"))
-                .hint("delete vDisks that are not needed, or give the store's filesystem more space")
-        }
-        _ => ApiError::new(ErrorKind::Internal, text).hint("the backend's log names block and segment"),
+        RequestError::NoSpace | RequestError::Cancelled => ApiError::new(
+            ErrorKind::NoSpace,
+            format!("vDisk {vdisk}: the store is full"),
+        )
+        .hint("delete vDisks that are not needed, or give the store's filesystem more space"),
+        _ => ApiError::new(ErrorKind::Internal, text)
+            .hint("the backend's log names block and segment"),
     }
 }

@@ -36,12 +36,21 @@ impl StoreImport {
     /// Makes the hidden vDisk.
     pub fn begin(inner: Arc<Inner>, request: &BeginImport) -> Result<StoreImport, ApiError> {
         let lane = inner.store.lane(8).map_err(store_error)?;
-        let spec = VDiskSpec { name: request.name.clone(), size: request.size, hidden: true };
+        let spec = VDiskSpec {
+            name: request.name.clone(),
+            size: request.size,
+            hidden: true,
+        };
         let vdisk = {
             let _one = inner.changing.lock();
             inner.store.create_vdisk(&spec).map_err(store_error)?
         };
-        Ok(StoreImport { inner, vdisk, lane, published: false })
+        Ok(StoreImport {
+            inner,
+            vdisk,
+            lane,
+            published: false,
+        })
     }
 
     fn run(&mut self, command: Command<Vec<u8>>) -> Result<(), RequestError> {
@@ -72,7 +81,10 @@ impl ImportTarget for StoreImport {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), ApiError> {
         let mut at = offset;
         for piece in data.chunks(COMMAND) {
-            let written = self.run(Command::Write { offset: at, from: piece.to_vec() });
+            let written = self.run(Command::Write {
+                offset: at,
+                from: piece.to_vec(),
+            });
             written.map_err(|error| request_error(self.vdisk.name(), "write", at, error))?;
             at = at.saturating_add(piece.len() as u64);
         }
@@ -84,7 +96,10 @@ impl ImportTarget for StoreImport {
         flushed.map_err(|error| request_error(self.vdisk.name(), "flush", 0, error))?;
         let inner = Arc::clone(&self.inner);
         let _one = inner.changing.lock();
-        inner.store.publish_vdisk(self.vdisk.name()).map_err(store_error)?;
+        inner
+            .store
+            .publish_vdisk(self.vdisk.name())
+            .map_err(store_error)?;
         self.published = true;
         inner.open_or_delete(Arc::clone(&self.vdisk))
     }
@@ -97,7 +112,10 @@ impl Drop for StoreImport {
         }
         let _one = self.inner.changing.lock();
         match self.inner.store.delete_vdisk(self.vdisk.name()) {
-            Ok(()) => log::info!("vDisk {}: its import was not finished; discarded", self.vdisk.name()),
+            Ok(()) => log::info!(
+                "vDisk {}: its import was not finished; discarded",
+                self.vdisk.name()
+            ),
             Err(error) => log::warn!(
                 "vDisk {}: its unfinished import can't be discarded: {error}; it goes when the backend is restarted",
                 self.vdisk.name()

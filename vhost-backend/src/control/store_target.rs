@@ -39,18 +39,34 @@ impl StoreTarget {
     /// Serves `store`; `run` is the runtime directory.
     pub fn new(store: Arc<Store>, sockets: Box<dyn Sockets>, run: PathBuf) -> StoreTarget {
         let (changing, clients) = (Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { store, sockets, changing, clients });
-        StoreTarget { inner, run, started: Instant::now() }
+        let inner = Arc::new(Inner {
+            store,
+            sockets,
+            changing,
+            clients,
+        });
+        StoreTarget {
+            inner,
+            run,
+            started: Instant::now(),
+        }
     }
 }
 
 impl Inner {
     /// The vDisk with this name; those that are being imported are nobody's business.
     fn visible(&self, name: &str) -> Result<Arc<StoreVDisk>, ApiError> {
-        let found = self.store.vdisks().into_iter().find(|vdisk| vdisk.name() == name);
+        let found = self
+            .store
+            .vdisks()
+            .into_iter()
+            .find(|vdisk| vdisk.name() == name);
         found.ok_or_else(|| {
-            ApiError::new(ErrorKind::NotFound, format!("there is no vDisk named {name:?}"))
-                .hint("see: firn vdisk list")
+            ApiError::new(
+                ErrorKind::NotFound,
+                format!("there is no vDisk named {name:?}"),
+            )
+            .hint("see: firn vdisk list")
         })
     }
 
@@ -59,13 +75,19 @@ impl Inner {
         VDisk {
             name: vdisk.name().to_owned(),
             uuid: vdisk.uuid(),
-            serial: String::from_utf8_lossy(&serial).trim_end_matches('\0').to_owned(),
+            serial: String::from_utf8_lossy(&serial)
+                .trim_end_matches('\0')
+                .to_owned(),
             size: vdisk.size(),
             created: vdisk.created(),
             tag: vdisk.tag().map(str::to_owned),
             write_cache: vdisk.write_cache(),
             read_only: vdisk.read_only(),
-            socket: self.sockets.path(vdisk.name()).to_string_lossy().into_owned(),
+            socket: self
+                .sockets
+                .path(vdisk.name())
+                .to_string_lossy()
+                .into_owned(),
             attached: self.sockets.attached(vdisk.name()),
         }
     }
@@ -76,7 +98,10 @@ impl Inner {
             Ok(()) => Ok(self.view(&vdisk)),
             Err(error) => {
                 if let Err(second) = self.store.delete_vdisk(vdisk.name()) {
-                    log::error!("vDisk {}: has no socket and can't be deleted: {second}", vdisk.name());
+                    log::error!(
+                        "vDisk {}: has no socket and can't be deleted: {second}",
+                        vdisk.name()
+                    );
                 }
                 Err(error)
             }
@@ -98,7 +123,10 @@ impl Inner {
     fn shrink(&self, vdisk: &Arc<StoreVDisk>, request: &ResizeVDisk) -> Result<(), ApiError> {
         let name = vdisk.name();
         if let Some(by) = self.sockets.attached(name) {
-            let text = format!("vDisk {name} is attached by process {}: it can't shrink under a guest", by.pid);
+            let text = format!(
+                "vDisk {name} is attached by process {}: it can't shrink under a guest",
+                by.pid
+            );
             return Err(ApiError::new(ErrorKind::Busy, text).hint("stop its guest first"));
         }
         if !request.shrink {
@@ -107,10 +135,15 @@ impl Inner {
                 request.size,
                 vdisk.size()
             );
-            return Err(ApiError::new(ErrorKind::Refused, text)
-                .hint("shrink its filesystem and partitions first, then repeat this with --shrink"));
+            return Err(ApiError::new(ErrorKind::Refused, text).hint(
+                "shrink its filesystem and partitions first, then repeat this with --shrink",
+            ));
         }
-        self.while_detached(vdisk, || self.store.resize_vdisk(name, request.size).map_err(store_error))
+        self.while_detached(vdisk, || {
+            self.store
+                .resize_vdisk(name, request.size)
+                .map_err(store_error)
+        })
     }
 
     fn check_range(&self, vdisk: &StoreVDisk, offset: u64, length: u64) -> Result<(), ApiError> {
@@ -118,7 +151,11 @@ impl Inner {
             Some(end) if end <= vdisk.size() => Ok(()),
             _ => Err(ApiError::new(
                 ErrorKind::Invalid,
-                format!("{length} bytes at {offset} are outside of vDisk {} of {} bytes", vdisk.name(), vdisk.size()),
+                format!(
+                    "{length} bytes at {offset} are outside of vDisk {} of {} bytes",
+                    vdisk.name(),
+                    vdisk.size()
+                ),
             )),
         }
     }
@@ -141,7 +178,13 @@ impl ControlTarget for StoreTarget {
     }
 
     fn vdisks(&self) -> Result<Vec<VDisk>, ApiError> {
-        Ok(self.inner.store.vdisks().iter().map(|vdisk| self.inner.view(vdisk)).collect())
+        Ok(self
+            .inner
+            .store
+            .vdisks()
+            .iter()
+            .map(|vdisk| self.inner.view(vdisk))
+            .collect())
     }
 
     fn vdisk(&self, name: &str) -> Result<VDisk, ApiError> {
@@ -150,7 +193,11 @@ impl ControlTarget for StoreTarget {
 
     fn create(&self, request: &CreateVDisk) -> Result<VDisk, ApiError> {
         let _one = self.inner.changing.lock();
-        let spec = VDiskSpec { name: request.name.clone(), size: request.size, hidden: false };
+        let spec = VDiskSpec {
+            name: request.name.clone(),
+            size: request.size,
+            hidden: false,
+        };
         let vdisk = self.inner.store.create_vdisk(&spec).map_err(store_error)?;
         self.inner.open_or_delete(vdisk)
     }
@@ -158,10 +205,13 @@ impl ControlTarget for StoreTarget {
     fn delete(&self, name: &str) -> Result<(), ApiError> {
         let _one = self.inner.changing.lock();
         let vdisk = self.inner.visible(name)?;
-        self.inner.sockets.close(name).map_err(|error| match error.kind {
-            ErrorKind::Busy => error.hint("stop its guest, or detach the disk from it, first"),
-            _ => error,
-        })?;
+        self.inner
+            .sockets
+            .close(name)
+            .map_err(|error| match error.kind {
+                ErrorKind::Busy => error.hint("stop its guest, or detach the disk from it, first"),
+                _ => error,
+            })?;
         let deleted = self.inner.store.delete_vdisk(name).map_err(store_error);
         if deleted.is_err() && self.inner.visible(name).is_ok() {
             self.inner.sockets.open(vdisk)?;
@@ -177,7 +227,10 @@ impl ControlTarget for StoreTarget {
             std::cmp::Ordering::Less => self.inner.shrink(&vdisk, request)?,
             std::cmp::Ordering::Equal => {}
             std::cmp::Ordering::Greater => {
-                self.inner.store.resize_vdisk(name, request.size).map_err(store_error)?;
+                self.inner
+                    .store
+                    .resize_vdisk(name, request.size)
+                    .map_err(store_error)?;
             }
         }
         let vdisk = self.inner.view(&vdisk);
@@ -186,7 +239,11 @@ impl ControlTarget for StoreTarget {
             "a guest is attached: it sees the new size at its next cold start (power off and on; a reboot from inside does not do)"
                 .to_owned()
         });
-        Ok(Resized { vdisk, old_size, note })
+        Ok(Resized {
+            vdisk,
+            old_size,
+            note,
+        })
     }
 
     fn stats(&self, name: &str) -> Result<VDiskStats, ApiError> {
@@ -211,13 +268,20 @@ impl ControlTarget for StoreTarget {
         let mut at = offset / SECTOR * SECTOR;
         let began = Instant::now();
         while at < size && began.elapsed() < LOOK && ranges.len() < RANGES_MAX {
-            let part = self.inner.store.allocated(&vdisk, at, size - at).map_err(store_error)?;
+            let part = self
+                .inner
+                .store
+                .allocated(&vdisk, at, size - at)
+                .map_err(store_error)?;
             for range in part.ranges {
                 // A range begins at its block, which may lie before what was asked for.
                 let (from, to) = (range.start.max(at), range.end.min(size));
                 match ranges.last_mut() {
                     Some(last) if last.offset + last.length == from => last.length += to - from,
-                    _ if from < to => ranges.push(ByteRange { offset: from, length: to - from }),
+                    _ if from < to => ranges.push(ByteRange {
+                        offset: from,
+                        length: to - from,
+                    }),
                     _ => {}
                 }
             }
@@ -247,7 +311,10 @@ impl ControlTarget for StoreTarget {
     }
 
     fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError> {
-        Ok(Box::new(StoreImport::begin(Arc::clone(&self.inner), request)?))
+        Ok(Box::new(StoreImport::begin(
+            Arc::clone(&self.inner),
+            request,
+        )?))
     }
 
     fn rules(&self, vdisk: Option<&str>) -> Result<Rules, ApiError> {
@@ -257,17 +324,31 @@ impl ControlTarget for StoreTarget {
 
     fn set_rules(&self, vdisk: Option<&str>, rules: &Rules) -> Result<(), ApiError> {
         vdisk.map(|name| self.inner.visible(name)).transpose()?;
-        self.inner.store.set_rules(vdisk, translate(rules)?).map_err(store_error)
+        self.inner
+            .store
+            .set_rules(vdisk, translate(rules)?)
+            .map_err(store_error)
     }
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApiError> {
-        let vdisk = request.vdisk.as_deref().map(|name| self.inner.visible(name)).transpose()?;
-        let rules = self.inner.store.rules(request.vdisk.as_deref()).map_err(store_error)?;
+        let vdisk = request
+            .vdisk
+            .as_deref()
+            .map(|name| self.inner.visible(name))
+            .transpose()?;
+        let rules = self
+            .inner
+            .store
+            .rules(request.vdisk.as_deref())
+            .map_err(store_error)?;
         let write = WriteTraits {
             bytes: request.bytes,
             sequential: request.sequential,
             aligned: request.aligned,
-            tag: request.tag.as_deref().or(vdisk.as_ref().and_then(|vdisk| vdisk.tag())),
+            tag: request
+                .tag
+                .as_deref()
+                .or(vdisk.as_ref().and_then(|vdisk| vdisk.tag())),
             age_secs: request.age_secs,
             class: match request.class {
                 Class::Incompressible => StoreClass::Incompressible,

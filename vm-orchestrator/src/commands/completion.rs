@@ -25,7 +25,10 @@ mod tests {
     fn every_shell_has_one_that_knows_the_commands() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
-            assert!(script.contains("vdisk") && script.contains("import"), "{shell}");
+            assert!(
+                script.contains("vdisk") && script.contains("import"),
+                "{shell}"
+            );
         }
     }
 }

@@ -16,9 +16,15 @@ struct Report {
 pub(super) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<(), Failure> {
     let (backend, vdisks) = match ask(settings).await {
         Ok((health, vdisks)) => (Ok(health), vdisks),
-        Err(error) => (Err((error.to_string(), error.hint().unwrap_or_default())), Vec::new()),
+        Err(error) => (
+            Err((error.to_string(), error.hint().unwrap_or_default())),
+            Vec::new(),
+        ),
     };
-    let served = backend.as_ref().ok().map(|health| health.store.clone().into());
+    let served = backend
+        .as_ref()
+        .ok()
+        .map(|health| health.store.clone().into());
     let patient = Patient {
         run: settings.run.clone(),
         vdisks,
@@ -26,13 +32,21 @@ pub(super) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<(), Fa
         qemu: (args.qemu_user.clone(), Account::of(&args.qemu_user)),
         backend,
     };
-    let report = Report { findings: examine(&patient) };
-    let broken = report.findings.iter().filter(|finding| finding.verdict == Verdict::Broken).count();
+    let report = Report {
+        findings: examine(&patient),
+    };
+    let broken = report
+        .findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Broken)
+        .count();
     settings.show(&report, |report| text(&report.findings))?;
     match broken {
         0 => Ok(()),
         1 => Err(Failure::failed("1 check found something broken")),
-        count => Err(Failure::failed(format!("{count} checks found something broken"))),
+        count => Err(Failure::failed(format!(
+            "{count} checks found something broken"
+        ))),
     }
 }
 
@@ -71,7 +85,10 @@ mod tests {
             cure: cure.map(str::to_owned),
         };
         assert_eq!(
-            text(&[finding(Verdict::Ok, None), finding(Verdict::Broken, Some("do this"))]),
+            text(&[
+                finding(Verdict::Ok, None),
+                finding(Verdict::Broken, Some("do this"))
+            ]),
             "ok       KVM: something\nBROKEN   KVM: something\n         -> do this\n"
         );
     }

@@ -35,15 +35,24 @@ pub(super) async fn run(settings: &Settings, args: &ExportArgs) -> Result<(), Fa
     let vdisk = client.vdisk(&args.name).await?;
     check_quiet(&vdisk, args)?;
     let part = Part::create(&args.file, vdisk.size)?;
-    let mut progress = Progress::new(settings.progress, format!("export {}", args.name), vdisk.size);
+    let mut progress = Progress::new(
+        settings.progress,
+        format!("export {}", args.name),
+        vdisk.size,
+    );
     let data_bytes = receive(&mut client, &vdisk, &part, &mut progress).await?;
     // Somebody may have attached it meanwhile.
     check_quiet(&client.vdisk(&args.name).await?, args)?;
     part.finish(&args.file, args.force)?;
     let seconds = progress.seconds();
     drop(progress);
-    let exported =
-        Exported { vdisk: vdisk.name, file: args.file.clone(), size: vdisk.size, data_bytes, seconds };
+    let exported = Exported {
+        vdisk: vdisk.name,
+        file: args.file.clone(),
+        size: vdisk.size,
+        data_bytes,
+        seconds,
+    };
     settings.show(&exported, text)
 }
 
@@ -54,11 +63,12 @@ fn check_destination(args: &ExportArgs) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::file("can't write", &args.file, error)),
         // Replacing a device node or a link by a file is never what was meant.
-        Ok(meta) if !meta.is_file() => Err(Failure::refused(format!("{path} exists and is not a regular file"))
-            .hint("export to a new file, and copy it from there")),
-        Ok(_) if !args.force => {
-            Err(Failure::refused(format!("{path} exists")).hint("replace it with --force, or choose another name"))
-        }
+        Ok(meta) if !meta.is_file() => Err(Failure::refused(format!(
+            "{path} exists and is not a regular file"
+        ))
+        .hint("export to a new file, and copy it from there")),
+        Ok(_) if !args.force => Err(Failure::refused(format!("{path} exists"))
+            .hint("replace it with --force, or choose another name")),
         Ok(_) => Ok(()),
     }
 }
@@ -74,7 +84,12 @@ fn check_quiet(vdisk: &VDisk, args: &ExportArgs) -> Result<(), Failure> {
     }
 }
 
-async fn receive(client: &mut Client, vdisk: &VDisk, part: &Part, progress: &mut Progress) -> Result<u64, Failure> {
+async fn receive(
+    client: &mut Client,
+    vdisk: &VDisk,
+    part: &Part,
+    progress: &mut Progress,
+) -> Result<u64, Failure> {
     let mut next = Some(0);
     let mut written = 0;
     while let Some(offset) = next {
@@ -129,28 +144,48 @@ impl Part {
         let failed = |error: std::io::Error| Failure::file("can't write", &path, error);
         // Not through a link that somebody else laid there.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).custom_flags(flags).open(&path);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(flags)
+            .open(&path);
         let file = file.map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
-            return Err(Failure::refused(format!("{} exists and is not a regular file", path.display())));
+            return Err(Failure::refused(format!(
+                "{} exists and is not a regular file",
+                path.display()
+            )));
         }
         // Locked before it is emptied: it may be another export's that is under way.
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Failure::refused(format!("another export is writing {}", path.display())));
+                return Err(Failure::refused(format!(
+                    "another export is writing {}",
+                    path.display()
+                )));
             }
             Err(errno) => return Err(failed(errno.into())),
         }
-        let part = Part { path: path.clone(), file, finished: false };
-        part.file.set_len(0).and_then(|()| part.file.set_len(size)).map_err(|error| {
-            failed(error).hint(format!("its filesystem must take files of {}", bytes(size)))
-        })?;
+        let part = Part {
+            path: path.clone(),
+            file,
+            finished: false,
+        };
+        part.file
+            .set_len(0)
+            .and_then(|()| part.file.set_len(size))
+            .map_err(|error| {
+                failed(error).hint(format!("its filesystem must take files of {}", bytes(size)))
+            })?;
         Ok(part)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Failure> {
-        self.file.write_all_at(data, offset).map_err(|error| Failure::file("can't write", &self.path, error))
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|error| Failure::file("can't write", &self.path, error))
     }
 
     fn finish(mut self, target: &Path, force: bool) -> Result<(), Failure> {
@@ -158,7 +193,13 @@ impl Part {
         self.file.sync_all().map_err(failed)?;
         let renamed = match force {
             true => std::fs::rename(&self.path, target),
-            false => match rustix::fs::renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
+            false => match rustix::fs::renameat_with(
+                CWD,
+                &self.path,
+                CWD,
+                target,
+                RenameFlags::NOREPLACE,
+            ) {
                 // Some network filesystems do not know the flag; we have looked at the start.
                 Err(rustix::io::Errno::INVAL) => std::fs::rename(&self.path, target),
                 other => other.map_err(Into::into),
@@ -167,13 +208,21 @@ impl Part {
         match renamed {
             Ok(()) => self.finished = true,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Failure::refused(format!("{} has come to exist meanwhile", target.display())));
+                return Err(Failure::refused(format!(
+                    "{} has come to exist meanwhile",
+                    target.display()
+                )));
             }
             Err(error) => return Err(failed(error)),
         }
         // The name, too, shall survive a power cut.
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+        let dir = target
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed)
     }
 }
 
@@ -201,7 +250,12 @@ mod tests {
     use super::*;
 
     fn args(file: PathBuf, force: bool) -> ExportArgs {
-        ExportArgs { name: "web".into(), file, force, live: false }
+        ExportArgs {
+            name: "web".into(),
+            file,
+            force,
+            live: false,
+        }
     }
 
     #[test]
@@ -210,14 +264,32 @@ mod tests {
         let file = dir.path().join("out.raw");
         check_destination(&args(file.clone(), false)).unwrap();
         std::fs::write(&file, "precious").unwrap();
-        assert_eq!(check_destination(&args(file.clone(), false)).unwrap_err().exit as u8, 4);
+        assert_eq!(
+            check_destination(&args(file.clone(), false))
+                .unwrap_err()
+                .exit as u8,
+            4
+        );
         check_destination(&args(file.clone(), true)).unwrap();
-        assert!(check_destination(&args("/dev/null".into(), true)).unwrap_err().message.contains("not a regular file"));
+        assert!(
+            check_destination(&args("/dev/null".into(), true))
+                .unwrap_err()
+                .message
+                .contains("not a regular file")
+        );
         // Also when it appears between the check and the end.
         let part = Part::create(&file, 4096).unwrap();
-        assert!(part.finish(&file, false).unwrap_err().message.contains("meanwhile"));
+        assert!(
+            part.finish(&file, false)
+                .unwrap_err()
+                .message
+                .contains("meanwhile")
+        );
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(left, ["out.raw"]);
     }
 
@@ -227,7 +299,13 @@ mod tests {
         let file = dir.path().join("out.raw");
         let part = Part::create(&file, 1 << 20).unwrap();
         part.write(4096, &[1; 4096]).unwrap();
-        assert!(Part::create(&file, 1 << 20).err().unwrap().message.contains("another export"));
+        assert!(
+            Part::create(&file, 1 << 20)
+                .err()
+                .unwrap()
+                .message
+                .contains("another export")
+        );
         drop(part);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         // What a killed one left is no obstacle, and nothing of it shines through.
@@ -236,7 +314,9 @@ mod tests {
         part.write(0, &[1; 4096]).unwrap();
         part.finish(&file, false).unwrap();
         let content = std::fs::read(&file).unwrap();
-        assert!(content.len() == 8192 && content[..4096] == [1; 4096] && content[4096..] == [0; 4096]);
+        assert!(
+            content.len() == 8192 && content[..4096] == [1; 4096] && content[4096..] == [0; 4096]
+        );
     }
 
     #[test]

@@ -31,9 +31,16 @@ pub(super) async fn run(settings: &Settings, args: &ImportArgs) -> Result<(), Fa
     let mut client = settings.connect().await?;
     check_name_is_free(&mut client, &args.name).await?;
     check_fit(&source, &client.status().await?)?;
-    let begin = BeginImport { name: args.name.clone(), size: source.size };
+    let begin = BeginImport {
+        name: args.name.clone(),
+        size: source.size,
+    };
     client.begin_import(&begin).await?;
-    let mut progress = Progress::new(settings.progress, format!("import {}", args.name), source.len);
+    let mut progress = Progress::new(
+        settings.progress,
+        format!("import {}", args.name),
+        source.len,
+    );
     let sent = send(&mut client, &args.name, &source, &mut progress).await;
     let data_bytes = match sent {
         Ok(count) => count,
@@ -46,21 +53,34 @@ pub(super) async fn run(settings: &Settings, args: &ImportArgs) -> Result<(), Fa
     let vdisk = client.commit_import(&args.name).await?;
     let seconds = progress.seconds();
     drop(progress);
-    let imported = Imported { vdisk, source_bytes: source.len, data_bytes, seconds };
+    let imported = Imported {
+        vdisk,
+        source_bytes: source.len,
+        data_bytes,
+        seconds,
+    };
     settings.show(&imported, text)
 }
 
 /// Said before the image is looked through, which may take a while.
 async fn check_name_is_free(client: &mut Client, name: &str) -> Result<(), Failure> {
     match client.vdisk(name).await {
-        Ok(_) => Err(Failure::refused(format!("there is a vDisk named {name:?} already"))
-            .hint(format!("choose another name, or delete that one: firn vdisk delete {name}"))),
+        Ok(_) => Err(
+            Failure::refused(format!("there is a vDisk named {name:?} already")).hint(format!(
+                "choose another name, or delete that one: firn vdisk delete {name}"
+            )),
+        ),
         Err(ClientError::Api(error)) if error.kind == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn send(client: &mut Client, name: &str, source: &Arc<Source>, progress: &mut Progress) -> Result<u64, Failure> {
+async fn send(
+    client: &mut Client,
+    name: &str,
+    source: &Arc<Source>,
+    progress: &mut Progress,
+) -> Result<u64, Failure> {
     let mut chunks = Chunks::read_ahead(source.clone())?;
     let mut sent = 0;
     while let Some(chunk) = chunks.next().await {

@@ -13,7 +13,11 @@ pub(super) async fn run(settings: &Settings, args: ExplainArgs) -> Result<(), Fa
         aligned: !args.unaligned && args.size.is_multiple_of(4096),
         tag: args.tag,
         age_secs: args.age,
-        class: if args.incompressible { Class::Incompressible } else { Class::Compressible },
+        class: if args.incompressible {
+            Class::Incompressible
+        } else {
+            Class::Compressible
+        },
         cpu_headroom: args.idle,
     };
     let explanation = settings.connect().await?.explain(&request).await?;
@@ -28,14 +32,26 @@ fn text(explanation: &Explanation) -> String {
             (false, true) => "would match",
             (false, false) => "does not match",
         };
-        text += &format!("{} {}: {verdict} ({})\n", if rule.chosen { ">" } else { " " }, rule.rule, rule.codec);
+        text += &format!(
+            "{} {}: {verdict} ({})\n",
+            if rule.chosen { ">" } else { " " },
+            rule.rule,
+            rule.codec
+        );
         for reason in &rule.reasons {
             text += &format!("      {reason}\n");
         }
     }
     let treatment = &explanation.treatment;
-    let when = if treatment.defer { "stored as it is now and compressed when it is relocated" } else { "within the command" };
-    text += &format!("result: codec {}, extents of up to {} KiB, {when}\n", treatment.codec, treatment.extent_kib);
+    let when = if treatment.defer {
+        "stored as it is now and compressed when it is relocated"
+    } else {
+        "within the command"
+    };
+    text += &format!(
+        "result: codec {}, extents of up to {} KiB, {when}\n",
+        treatment.codec, treatment.extent_kib
+    );
     text
 }
 
@@ -59,7 +75,11 @@ mod tests {
                 rule("small", true, true, "it has no conditions"),
                 rule("(no rule matched)", true, false, "the last resort"),
             ],
-            treatment: Treatment { codec: "lz4".into(), extent_kib: 16, defer: false },
+            treatment: Treatment {
+                codec: "lz4".into(),
+                extent_kib: 16,
+                defer: false,
+            },
         };
         assert_eq!(
             text(&explanation),

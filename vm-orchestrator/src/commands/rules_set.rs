@@ -13,8 +13,14 @@ const FILE_MAX: u64 = 1 << 20;
 
 pub(super) async fn run(settings: &Settings, args: &SetRulesArgs) -> Result<(), Failure> {
     let rules = parse(&args.file, &read(&args.file)?)?;
-    let stored = settings.connect().await?.set_rules(args.whose.vdisk.as_deref(), &rules).await?;
-    settings.show(&stored, |rules| rules_show::text(rules) + "they hold for writes from now on\n")
+    let stored = settings
+        .connect()
+        .await?
+        .set_rules(args.whose.vdisk.as_deref(), &rules)
+        .await?;
+    settings.show(&stored, |rules| {
+        rules_show::text(rules) + "they hold for writes from now on\n"
+    })
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -24,9 +30,15 @@ fn read(path: &Path) -> Result<String, Failure> {
         false => Box::new(std::fs::File::open(path).map_err(failed)?),
     };
     let mut text = String::new();
-    input.take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    input
+        .take(FILE_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
     match text.len() as u64 > FILE_MAX {
-        true => Err(Failure::usage(format!("{} has more than 1 MiB: these are not rules", path.display()))),
+        true => Err(Failure::usage(format!(
+            "{} has more than 1 MiB: these are not rules",
+            path.display()
+        ))),
         false => Ok(text),
     }
 }
@@ -44,9 +56,13 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_named() {
-        let text = r#"{"rules": [{"name": "a", "whenn": {}, "use": {"codec": "lz4", "extent_kib": 16}}]}"#;
+        let text =
+            r#"{"rules": [{"name": "a", "whenn": {}, "use": {"codec": "lz4", "extent_kib": 16}}]}"#;
         let failure = parse(Path::new("r.json"), text).unwrap_err();
-        assert!(failure.message.contains("r.json") && failure.message.contains("whenn"), "{failure}");
+        assert!(
+            failure.message.contains("r.json") && failure.message.contains("whenn"),
+            "{failure}"
+        );
         assert_eq!(failure.exit as u8, 2);
     }
 }

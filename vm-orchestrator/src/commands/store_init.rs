@@ -33,5 +33,9 @@ fn explain(error: StoreError) -> Failure {
         StoreError::NoSpace(_) => Exit::NoSpace,
         _ => Exit::Failed,
     };
-    Failure { exit, message: error.to_string(), hint: None }
+    Failure {
+        exit,
+        message: error.to_string(),
+        hint: None,
+    }
 }

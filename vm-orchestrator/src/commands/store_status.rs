@@ -16,13 +16,18 @@ struct Status {
 
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let mut client = settings.connect().await?;
-    let status = Status { backend: client.health().await?, store: client.status().await? };
+    let status = Status {
+        backend: client.health().await?,
+        store: client.status().await?,
+    };
     settings.show(&status, |status| text(&status.backend, &status.store))
 }
 
 fn text(backend: &Health, store: &StoreStatus) -> String {
     let stored = store.data_bytes + store.meta_bytes;
-    let percent_free = (store.free_bytes * 100).checked_div(store.filesystem_bytes).unwrap_or(0);
+    let percent_free = (store.free_bytes * 100)
+        .checked_div(store.filesystem_bytes)
+        .unwrap_or(0);
     let mut lines = vec![
         ("store", store.dir.clone()),
         ("state", state(store)),
@@ -35,19 +40,43 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
                 duration(backend.uptime_seconds as f64)
             ),
         ),
-        ("vDisks", format!("{} of {} together", store.vdisks, bytes(store.provisioned_bytes))),
+        (
+            "vDisks",
+            format!(
+                "{} of {} together",
+                store.vdisks,
+                bytes(store.provisioned_bytes)
+            ),
+        ),
         (
             "content",
-            format!("{} in {} stored ({})", bytes(store.live_bytes), bytes(stored), ratio(store.live_bytes, stored)),
+            format!(
+                "{} in {} stored ({})",
+                bytes(store.live_bytes),
+                bytes(stored),
+                ratio(store.live_bytes, stored)
+            ),
         ),
-        ("garbage", format!("{} % of what is stored", store.garbage_percent)),
+        (
+            "garbage",
+            format!("{} % of what is stored", store.garbage_percent),
+        ),
         (
             "space",
-            format!("{} free of {} ({percent_free} %)", bytes(store.free_bytes), bytes(store.filesystem_bytes)),
+            format!(
+                "{} free of {} ({percent_free} %)",
+                bytes(store.free_bytes),
+                bytes(store.filesystem_bytes)
+            ),
         ),
         (
             "segments",
-            format!("{} in use, {} spare; maps take {}", store.segments, store.spare_segments, bytes(store.meta_bytes)),
+            format!(
+                "{} in use, {} spare; maps take {}",
+                store.segments,
+                store.spare_segments,
+                bytes(store.meta_bytes)
+            ),
         ),
         (
             "log",
@@ -60,7 +89,12 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
         ),
         (
             "memory",
-            format!("{} for {} map nodes, {} changed", bytes(store.map_memory_bytes), store.map_nodes, store.dirty_map_nodes),
+            format!(
+                "{} for {} map nodes, {} changed",
+                bytes(store.map_memory_bytes),
+                store.map_nodes,
+                store.dirty_map_nodes
+            ),
         ),
         (
             "since start",
@@ -90,8 +124,12 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
 
 fn state(store: &StoreStatus) -> String {
     match (&store.failed, store.full) {
-        (Some(why), _) => format!("FAILED, takes no writes: {why}. Stop the backend, see to the disk, start it again"),
-        (None, true) => "FULL: writes wait or fail; delete vDisks or give the filesystem more space".into(),
+        (Some(why), _) => format!(
+            "FAILED, takes no writes: {why}. Stop the backend, see to the disk, start it again"
+        ),
+        (None, true) => {
+            "FULL: writes wait or fail; delete vDisks or give the filesystem more space".into()
+        }
         (None, false) => "serving".into(),
     }
 }

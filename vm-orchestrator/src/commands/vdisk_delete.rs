@@ -11,5 +11,7 @@ struct Deleted<'a> {
 
 pub(super) async fn run(settings: &Settings, name: &str) -> Result<(), Failure> {
     settings.connect().await?.delete(name).await?;
-    settings.show(&Deleted { deleted: name }, |_| format!("vDisk {name}: deleted\n"))
+    settings.show(&Deleted { deleted: name }, |_| {
+        format!("vDisk {name}: deleted\n")
+    })
 }

@@ -16,13 +16,25 @@ fn text(vdisks: &[VDisk]) -> String {
         return "no vDisks yet; make one with: firn vdisk create NAME SIZE\n".into();
     }
     let rows: Vec<_> = vdisks.iter().map(row).collect();
-    let heading = [("NAME", Align::Left), ("SIZE", Align::Right), ("ATTACHED", Align::Left), ("SOCKET", Align::Left)];
+    let heading = [
+        ("NAME", Align::Left),
+        ("SIZE", Align::Right),
+        ("ATTACHED", Align::Left),
+        ("SOCKET", Align::Left),
+    ];
     table(heading, &rows)
 }
 
 fn row(vdisk: &VDisk) -> [String; 4] {
-    let attached = vdisk.attached.map_or("-".into(), |by| format!("pid {}", by.pid));
-    [vdisk.name.clone(), bytes(vdisk.size), attached, vdisk.socket.clone()]
+    let attached = vdisk
+        .attached
+        .map_or("-".into(), |by| format!("pid {}", by.pid));
+    [
+        vdisk.name.clone(),
+        bytes(vdisk.size),
+        attached,
+        vdisk.socket.clone(),
+    ]
 }
 
 #[cfg(test)]
@@ -41,14 +53,21 @@ pub(super) mod tests {
             write_cache: true,
             read_only: false,
             socket: format!("/run/firn/{name}.sock"),
-            attached: attached.then_some(Attachment { pid: 812, uid: 64055, since: 1_700_000_100 }),
+            attached: attached.then_some(Attachment {
+                pid: 812,
+                uid: 64055,
+                since: 1_700_000_100,
+            }),
         }
     }
 
     #[test]
     fn golden() {
         assert_eq!(
-            text(&[vdisk("database", 1 << 40, false), vdisk("web", 10 << 30, true)]),
+            text(&[
+                vdisk("database", 1 << 40, false),
+                vdisk("web", 10 << 30, true)
+            ]),
             "NAME          SIZE  ATTACHED  SOCKET\n\
              database  1.00 TiB  -         /run/firn/database.sock\n\
              web       10.0 GiB  pid 812   /run/firn/web.sock\n"

@@ -17,7 +17,10 @@ struct Shown {
 
 pub(super) async fn run(settings: &Settings, name: &str) -> Result<(), Failure> {
     let mut client = settings.connect().await?;
-    let shown = Shown { vdisk: client.vdisk(name).await?, stats: client.stats(name).await? };
+    let shown = Shown {
+        vdisk: client.vdisk(name).await?,
+        stats: client.stats(name).await?,
+    };
     settings.show(&shown, |shown| text(&shown.vdisk, &shown.stats))
 }
 
@@ -33,7 +36,10 @@ fn text(vdisk: &VDisk, stats: &VDiskStats) -> String {
     let compressed = stats.written_bytes.saturating_sub(stats.zero_bytes);
     let mut lines = vec![
         ("vDisk", vdisk.name.clone()),
-        ("size", format!("{} ({} bytes)", bytes(vdisk.size), vdisk.size)),
+        (
+            "size",
+            format!("{} ({} bytes)", bytes(vdisk.size), vdisk.size),
+        ),
         ("attached", attached),
         ("socket", vdisk.socket.clone()),
         ("write cache", cache.into()),

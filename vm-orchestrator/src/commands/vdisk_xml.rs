@@ -20,7 +20,10 @@ pub(super) async fn run(settings: &Settings, args: &XmlArgs) -> Result<(), Failu
         queues: args.queues,
         boot: args.boot,
     };
-    let elements = Elements { disk: disk(&element), memory_backing: memory_backing() };
+    let elements = Elements {
+        disk: disk(&element),
+        memory_backing: memory_backing(),
+    };
     settings.show(&elements, |elements| text(elements, args))
 }
 

@@ -30,9 +30,10 @@ impl Account {
     }
 
     fn parse(name: &str, passwd: &str, group: &str) -> Option<Account> {
-        let mut entry = passwd.lines().map(|line| line.split(':')).find_map(|mut fields| {
-            (fields.next()? == name).then_some(fields)
-        })?;
+        let mut entry = passwd
+            .lines()
+            .map(|line| line.split(':'))
+            .find_map(|mut fields| (fields.next()? == name).then_some(fields))?;
         let uid = entry.nth(1)?.parse().ok()?;
         let mut gids = vec![entry.next()?.parse().ok()?];
         for line in group.lines() {
@@ -74,7 +75,12 @@ impl Account {
             let stat = rustix::fs::stat(path).ok()?;
             if !self.allows(&stat, wanted) {
                 let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
-                return Some(Obstacle { path: path.into(), mode, uid, gid });
+                return Some(Obstacle {
+                    path: path.into(),
+                    mode,
+                    uid,
+                    gid,
+                });
             }
         }
         None
@@ -91,7 +97,13 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:64055::/:/bin/false\n";
         let group = "kvm:x:104:libvirt-qemu,other\nfirn:x:200:someone\nbroken\n";
         let account = Account::parse("libvirt-qemu", passwd, group).unwrap();
-        assert_eq!(account, Account { uid: 64055, gids: vec![64055, 104] });
+        assert_eq!(
+            account,
+            Account {
+                uid: 64055,
+                gids: vec![64055, 104]
+            }
+        );
         assert_eq!(Account::parse("qemu", passwd, group), None);
     }
 
@@ -100,10 +112,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("web.sock");
         std::fs::write(&socket, "").unwrap();
-        let set = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap()
+        };
         let gid = rustix::fs::stat(&socket).unwrap().st_gid;
-        let stranger = Account { uid: 64055, gids: vec![64055] };
-        let member = Account { uid: 64055, gids: vec![gid] };
+        let stranger = Account {
+            uid: 64055,
+            gids: vec![64055],
+        };
+        let member = Account {
+            uid: 64055,
+            gids: vec![gid],
+        };
         set(dir.path(), 0o700);
         set(&socket, 0o660);
         assert_eq!(stranger.obstacle(&socket).unwrap().path, dir.path());

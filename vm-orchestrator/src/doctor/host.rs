@@ -12,7 +12,14 @@ const LIBVIRT: (u32, u32) = (7, 1);
 const QEMU: (u32, u32) = (5, 2);
 
 pub(super) fn check(patient: &Patient) -> Vec<Finding> {
-    vec![descriptors(patient), locked_memory(patient), kvm(), hugepages(), libvirt(), qemu()]
+    vec![
+        descriptors(patient),
+        locked_memory(patient),
+        kvm(),
+        hugepages(),
+        libvirt(),
+        qemu(),
+    ]
 }
 
 /// A limit of the backend's process, or of ours where there is none: (soft limit, whose).
@@ -61,38 +68,59 @@ fn locked_memory(patient: &Patient) -> Finding {
         ),
         (soft, who) => {
             let limit = soft.map_or("any amount".into(), |soft| format!("{soft} bytes"));
-            Finding::ok(CHECK, format!("{who} may lock {limit}; nothing of ours needs more"))
+            Finding::ok(
+                CHECK,
+                format!("{who} may lock {limit}; nothing of ours needs more"),
+            )
         }
     }
 }
 
 fn kernel_is_older(than: (u32, u32)) -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     version(&release).is_some_and(|kernel| kernel < than)
 }
 
 fn kvm() -> Finding {
     const CHECK: &str = "KVM";
     let cure = "enable virtualisation in the firmware or nested virtualisation on the outer host; without it, guests run slowly (TCG)";
-    match std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
         // Opening says that the module is there; whether a guest runs only a guest can tell.
         Ok(_) => Finding::ok(CHECK, "/dev/kvm is there"),
-        Err(error) if Path::new("/dev/kvm").exists() => {
-            Finding::bad(Verdict::Note, CHECK, format!("/dev/kvm: {error}"), "run as root or as a member of the group kvm")
-        }
+        Err(error) if Path::new("/dev/kvm").exists() => Finding::bad(
+            Verdict::Note,
+            CHECK,
+            format!("/dev/kvm: {error}"),
+            "run as root or as a member of the group kvm",
+        ),
         Err(_) => Finding::bad(Verdict::Note, CHECK, "there is no /dev/kvm", cure),
     }
 }
 
 fn hugepages() -> Finding {
-    Finding::ok("huge pages", "not needed: guests share ordinary memory (memfd) with the backend")
+    Finding::ok(
+        "huge pages",
+        "not needed: guests share ordinary memory (memfd) with the backend",
+    )
 }
 
 fn libvirt() -> Finding {
     const CHECK: &str = "libvirt";
     let cure = "apt-get install libvirt-daemon-system libvirt-clients";
     let Some(text) = ask("virsh", &["--version"]) else {
-        return Finding::bad(Verdict::Note, CHECK, "virsh is not installed; vDisks can be attached to QEMU directly", cure);
+        return Finding::bad(
+            Verdict::Note,
+            CHECK,
+            "virsh is not installed; vDisks can be attached to QEMU directly",
+            cure,
+        );
     };
     match version(&text) {
         Some(found) if found < LIBVIRT => Finding::bad(
@@ -101,7 +129,10 @@ fn libvirt() -> Finding {
             format!("version {text} knows no <disk type='vhostuser'>: it came with 7.1"),
             "upgrade libvirt",
         ),
-        _ if !["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"].iter().any(|path| Path::new(path).exists()) => {
+        _ if !["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"]
+            .iter()
+            .any(|path| Path::new(path).exists()) =>
+        {
             Finding::bad(
                 Verdict::Note,
                 CHECK,
@@ -138,8 +169,17 @@ fn qemu() -> Finding {
 
 /// The first line that a program prints.
 fn ask(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned();
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()?
+        .trim()
+        .to_owned();
     output.status.success().then_some(text)
 }
 

@@ -41,11 +41,26 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn ok(check: &'static str, found: impl Into<String>) -> Finding {
-        Finding { check, verdict: Verdict::Ok, found: found.into(), cure: None }
+        Finding {
+            check,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            cure: None,
+        }
     }
 
-    fn bad(verdict: Verdict, check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { check, verdict, found: found.into(), cure: Some(cure.into()) }
+    fn bad(
+        verdict: Verdict,
+        check: &'static str,
+        found: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            check,
+            verdict,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
     }
 }
 

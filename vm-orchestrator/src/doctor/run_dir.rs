@@ -39,13 +39,16 @@ fn directory(run: &Path) -> Finding {
 fn memory(run: &Path) -> Finding {
     const CHECK: &str = "write buffer's place";
     match rustix::fs::statfs(run) {
-        Ok(stat) if stat.f_type as i64 == TMPFS => {
+        Ok(stat) if stat.f_type == TMPFS => {
             Finding::ok(CHECK, format!("{} is in memory (tmpfs)", run.display()))
         }
         Ok(_) => Finding::bad(
             Verdict::Warning,
             CHECK,
-            format!("{} is on a disk: every write goes there a second time", run.display()),
+            format!(
+                "{} is on a disk: every write goes there a second time",
+                run.display()
+            ),
             "use a directory on a tmpfs, like /run/firn; it need not survive a reboot",
         ),
         Err(error) => Finding::bad(
@@ -64,16 +67,27 @@ fn backend(patient: &Patient) -> Finding {
         Ok(health) if health.api != control_api::API_VERSION => Finding::bad(
             Verdict::Broken,
             CHECK,
-            format!("process {} speaks version {} of the API, this program {}", health.pid, health.api, control_api::API_VERSION),
+            format!(
+                "process {} speaks version {} of the API, this program {}",
+                health.pid,
+                health.api,
+                control_api::API_VERSION
+            ),
             "install firn and firn-vhost-backend of the same release, and restart the backend",
         ),
         Ok(health) if health.version != own => Finding::bad(
             Verdict::Note,
             CHECK,
-            format!("process {} has version {}, this program {own}", health.pid, health.version),
+            format!(
+                "process {} has version {}, this program {own}",
+                health.pid, health.version
+            ),
             "restart the backend after an upgrade: guests go on meanwhile",
         ),
-        Ok(health) => Finding::ok(CHECK, format!("process {} serves {}", health.pid, health.store)),
+        Ok(health) => Finding::ok(
+            CHECK,
+            format!("process {} serves {}", health.pid, health.store),
+        ),
         Err((message, hint)) => Finding::bad(Verdict::Broken, CHECK, message.clone(), hint.clone()),
     }
 }
@@ -89,11 +103,18 @@ fn qemu(patient: &Patient) -> Finding {
             "install libvirt, or name the user that QEMU runs as with --qemu-user USER",
         );
     };
-    let blocked: Vec<_> = patient.vdisks.iter().filter_map(|vdisk| account.obstacle(Path::new(&vdisk.socket))).collect();
+    let blocked: Vec<_> = patient
+        .vdisks
+        .iter()
+        .filter_map(|vdisk| account.obstacle(Path::new(&vdisk.socket)))
+        .collect();
     let Some(first) = blocked.first() else {
         return match patient.vdisks.len() {
             0 => Finding::ok(CHECK, "there are no vDisks to reach"),
-            count => Finding::ok(CHECK, format!("user {name} can connect to all {count} vDisks")),
+            count => Finding::ok(
+                CHECK,
+                format!("user {name} can connect to all {count} vDisks"),
+            ),
         };
     };
     Finding::bad(
@@ -134,7 +155,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for run in [Path::new("/nowhere"), file.path(), Path::new("/")] {
             for finding in check(&patient(run)) {
-                assert_eq!(finding.cure.is_some(), finding.verdict != Verdict::Ok, "{finding:?}");
+                assert_eq!(
+                    finding.cure.is_some(),
+                    finding.verdict != Verdict::Ok,
+                    "{finding:?}"
+                );
             }
         }
         assert_eq!(directory(file.path()).verdict, Verdict::Broken);

@@ -30,7 +30,12 @@ pub(super) fn check(patient: &Patient) -> Vec<Finding> {
             findings.extend(facilities(dir));
             findings
         }
-        Ok(_) => vec![Finding::bad(Verdict::Broken, "store", format!("{} is not a directory", dir.display()), "name the store's directory with --store DIR")],
+        Ok(_) => vec![Finding::bad(
+            Verdict::Broken,
+            "store",
+            format!("{} is not a directory", dir.display()),
+            "name the store's directory with --store DIR",
+        )],
         Err(error) => vec![Finding::bad(
             Verdict::Broken,
             "store",
@@ -43,27 +48,55 @@ pub(super) fn check(patient: &Patient) -> Vec<Finding> {
 fn filesystem(dir: &Path) -> Finding {
     const CHECK: &str = "store's filesystem";
     let Ok(stat) = rustix::fs::statfs(dir) else {
-        return Finding::bad(Verdict::Warning, CHECK, "can't be asked", "check the permissions of the store's directory");
+        return Finding::bad(
+            Verdict::Warning,
+            CHECK,
+            "can't be asked",
+            "check the permissions of the store's directory",
+        );
     };
-    match stat.f_type as i64 {
+    match stat.f_type {
         EXT4 => Finding::ok(CHECK, "ext4"),
         XFS => Finding::ok(CHECK, "XFS"),
         BTRFS => Finding::bad(
             Verdict::Warning,
             CHECK,
             "btrfs copies on write what the store has logged already, and fragments it",
-            format!("chattr +C {} before the store is made, or use ext4 or XFS", dir.display()),
+            format!(
+                "chattr +C {} before the store is made, or use ext4 or XFS",
+                dir.display()
+            ),
         ),
-        TMPFS => Finding::bad(Verdict::Warning, CHECK, "tmpfs: everything is lost with the power", "keep stores on ext4 or XFS"),
-        NFS => Finding::bad(Verdict::Warning, CHECK, "NFS: slow flushes, and locks that may fail", "keep stores on a local ext4 or XFS"),
-        other => Finding::bad(Verdict::Note, CHECK, format!("of a kind (0x{other:x}) that nobody has tested"), "ext4 and XFS are tested"),
+        TMPFS => Finding::bad(
+            Verdict::Warning,
+            CHECK,
+            "tmpfs: everything is lost with the power",
+            "keep stores on ext4 or XFS",
+        ),
+        NFS => Finding::bad(
+            Verdict::Warning,
+            CHECK,
+            "NFS: slow flushes, and locks that may fail",
+            "keep stores on a local ext4 or XFS",
+        ),
+        other => Finding::bad(
+            Verdict::Note,
+            CHECK,
+            format!("of a kind (0x{other:x}) that nobody has tested"),
+            "ext4 and XFS are tested",
+        ),
     }
 }
 
 fn space(dir: &Path) -> Finding {
     const CHECK: &str = "store's space";
     let Ok(stat) = rustix::fs::statvfs(dir) else {
-        return Finding::bad(Verdict::Warning, CHECK, "can't be asked", "check the permissions of the store's directory");
+        return Finding::bad(
+            Verdict::Warning,
+            CHECK,
+            "can't be asked",
+            "check the permissions of the store's directory",
+        );
     };
     let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
     let percent = (free * 100).checked_div(total).unwrap_or(0);
@@ -129,10 +162,21 @@ mod tests {
         };
         let findings = check(&patient(Some(dir.path().into())));
         assert_eq!(findings.len(), 4);
-        assert!(findings.iter().all(|finding| finding.verdict < Verdict::Broken), "{findings:?}");
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.verdict < Verdict::Broken),
+            "{findings:?}"
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let missing = check(&patient(Some(dir.path().join("none"))));
-        assert!(missing[0].cure.as_ref().unwrap().contains("firn store init"));
+        assert!(
+            missing[0]
+                .cure
+                .as_ref()
+                .unwrap()
+                .contains("firn store init")
+        );
         assert_eq!(check(&patient(None))[0].verdict, Verdict::Note);
     }
 }

@@ -47,12 +47,23 @@ impl Source {
         let file = match path == Path::new("-") {
             true => File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?),
             // Not to hang on a FIFO without a writer before anybody can tell why.
-            false => OpenOptions::new().read(true).custom_flags(nonblock()).open(path).map_err(failed)?,
+            false => OpenOptions::new()
+                .read(true)
+                .custom_flags(nonblock())
+                .open(path)
+                .map_err(failed)?,
         };
         let kind = file.metadata().map_err(failed)?.file_type();
         if kind.is_dir() || kind.is_char_device() {
-            let what = if kind.is_dir() { "a directory" } else { "a character device" };
-            return Err(Failure::usage(format!("{} is {what}, not a disk image", path.display())));
+            let what = if kind.is_dir() {
+                "a directory"
+            } else {
+                "a character device"
+            };
+            return Err(Failure::usage(format!(
+                "{} is {what}, not a disk image",
+                path.display()
+            )));
         }
         if kind.is_file() || kind.is_block_device() {
             Source::of_file(path, file, size)
@@ -64,29 +75,52 @@ impl Source {
     fn of_file(path: &Path, file: File, size: Option<u64>) -> Result<Source, Failure> {
         let failed = |error: io::Error| Failure::file("can't read", path, error);
         // Also right for block devices, whose metadata say 0. Reads are positional: the offset does not matter.
-        let len = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|error| failed(error.into()))?;
+        let len =
+            rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|error| failed(error.into()))?;
         let mut magic = [0; 8];
         let known = read_some(&mut |buf, at| file.read_at(buf, at), &mut magic).map_err(failed)?;
         refuse_format(path, magic.get(..known).unwrap_or(&[]))?;
         let padded = len.div_ceil(SECTOR).saturating_mul(SECTOR);
-        check_size(padded).map_err(|error| Failure::usage(format!("{} can't become a vDisk: {error}", path.display())))?;
+        check_size(padded).map_err(|error| {
+            Failure::usage(format!("{} can't become a vDisk: {error}", path.display()))
+        })?;
         let size = size.unwrap_or(padded);
         if size < padded {
-            let text = format!("{} has {}, more than the {} of --size", path.display(), bytes(len), bytes(size));
-            return Err(Failure::usage(text).hint("leave --size out, or make it at least as large as the image"));
+            let text = format!(
+                "{} has {}, more than the {} of --size",
+                path.display(),
+                bytes(len),
+                bytes(size)
+            );
+            return Err(Failure::usage(text)
+                .hint("leave --size out, or make it at least as large as the image"));
         }
-        Ok(Source { path: path.into(), input: Input::File(file), len, size })
+        Ok(Source {
+            path: path.into(),
+            input: Input::File(file),
+            len,
+            size,
+        })
     }
 
     fn of_pipe(path: &Path, file: File, size: Option<u64>) -> Result<Source, Failure> {
         let Some(size) = size else {
-            let text = format!("{} is a pipe and does not say how many bytes it will bring", path.display());
+            let text = format!(
+                "{} is a pipe and does not say how many bytes it will bring",
+                path.display()
+            );
             return Err(Failure::usage(text).hint("say it with --size, like --size 10G"));
         };
-        let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| Failure::file("can't read", path, error))?;
+        let flags = rustix::fs::fcntl_getfl(&file)
+            .map_err(|error| Failure::file("can't read", path, error))?;
         let blocking = rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK);
         blocking.map_err(|error| Failure::file("can't read", path, error))?;
-        Ok(Source { path: path.into(), input: Input::Pipe(file), len: size, size })
+        Ok(Source {
+            path: path.into(),
+            input: Input::Pipe(file),
+            len: size,
+            size,
+        })
     }
 
     /// Data bytes and ranges, where the source knows its holes.
@@ -146,18 +180,30 @@ impl Source {
         if got == wanted {
             return Ok(());
         }
-        let text = format!("{} ended after {} bytes; {} were announced", self.path.display(), offset + got as u64, self.len);
-        Err(Failure::failed(text).hint("a truncated image would be a broken disk, so nothing was imported"))
+        let text = format!(
+            "{} ended after {} bytes; {} were announced",
+            self.path.display(),
+            offset + got as u64,
+            self.len
+        );
+        Err(Failure::failed(text)
+            .hint("a truncated image would be a broken disk, so nothing was imported"))
     }
 
     /// Makes sure that a pipe has ended where it should.
     pub fn at_end(&self) -> Result<(), Failure> {
-        let Input::Pipe(pipe) = &self.input else { return Ok(()) };
+        let Input::Pipe(pipe) = &self.input else {
+            return Ok(());
+        };
         let more = read_some(&mut |buf, _| (&mut &*pipe).read(buf), &mut [0]);
         match more.map_err(|error| Failure::file("can't read", &self.path, error))? {
             0 => Ok(()),
-            _ => Err(Failure::failed(format!("{} brings more than the {} bytes of --size", self.path.display(), self.len))
-                .hint("say its true size with --size; nothing was imported")),
+            _ => Err(Failure::failed(format!(
+                "{} brings more than the {} bytes of --size",
+                self.path.display(),
+                self.len
+            ))
+            .hint("say its true size with --size; nothing was imported")),
         }
     }
 }
@@ -193,7 +239,10 @@ fn next_data(file: &File, offset: u64, len: u64) -> Option<(u64, u64)> {
 }
 
 /// Reads until `buf` is full or nothing more comes.
-fn read_some(read: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>, buf: &mut [u8]) -> io::Result<usize> {
+fn read_some(
+    read: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>,
+    buf: &mut [u8],
+) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match read(rest, filled as u64) {
@@ -207,15 +256,23 @@ fn read_some(read: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>, buf: &mu
 }
 
 fn refuse_format(path: &Path, start: &[u8]) -> Result<(), Failure> {
-    let Some((_, format)) = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) else { return Ok(()) };
+    let Some((_, format)) = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) else {
+        return Ok(());
+    };
     let hint = match path == Path::new("-") {
         true => format!("convert it first: qemu-img convert -p -f {format} -O raw IMAGE IMAGE.raw"),
         false => {
             let path = path.display();
-            format!("convert it first: qemu-img convert -p -f {format} -O raw {path} {path}.raw, then import {path}.raw")
+            format!(
+                "convert it first: qemu-img convert -p -f {format} -O raw {path} {path}.raw, then import {path}.raw"
+            )
         }
     };
-    Err(Failure::usage(format!("{} is a {format} image; only raw ones can be imported", path.display())).hint(hint))
+    Err(Failure::usage(format!(
+        "{} is a {format} image; only raw ones can be imported",
+        path.display()
+    ))
+    .hint(hint))
 }
 
 #[cfg(test)]
@@ -235,7 +292,11 @@ mod tests {
         let sparse = file(&[1; 8192], 64 << 20);
         let source = Source::open(sparse.path(), None).unwrap();
         assert_eq!((source.len, source.size), (64 << 20, 64 << 20));
-        let data: u64 = source.data_ranges().iter().map(|(from, to)| to - from).sum();
+        let data: u64 = source
+            .data_ranges()
+            .iter()
+            .map(|(from, to)| to - from)
+            .sum();
         assert!((8192..=64 << 10).contains(&data), "{data}");
         let empty = Source::open(file(&[], 1 << 20).path(), None).unwrap();
         assert_eq!(empty.data_ranges(), []);
@@ -252,7 +313,12 @@ mod tests {
         let qcow2 = file(b"QFI\xfb\0\0\0\x03", 1 << 20);
         let failure = Source::open(qcow2.path(), None).unwrap_err();
         assert!(failure.message.contains("qcow2"), "{failure}");
-        assert!(failure.hint.unwrap().contains("qemu-img convert -p -f qcow2 -O raw"));
+        assert!(
+            failure
+                .hint
+                .unwrap()
+                .contains("qemu-img convert -p -f qcow2 -O raw")
+        );
     }
 
     #[test]
@@ -260,11 +326,20 @@ mod tests {
         let failure = |len, size| Source::open(file(&[], len).path(), size).unwrap_err();
         assert!(failure(0, None).message.contains("can't be zero"));
         assert!(failure(512, None).message.contains("too small"));
-        assert!(failure(1 << 20, Some(4096)).message.contains("more than the 4.00 KiB of --size"));
+        assert!(
+            failure(1 << 20, Some(4096))
+                .message
+                .contains("more than the 4.00 KiB of --size")
+        );
         let huge = tempfile::NamedTempFile::new().unwrap();
         // Filesystems end earlier than vDisks do: ext4 files have 16 TiB.
         if huge.as_file().set_len((64 << 40) + 512).is_ok() {
-            assert!(Source::open(huge.path(), None).unwrap_err().message.contains("largest is 64T"));
+            assert!(
+                Source::open(huge.path(), None)
+                    .unwrap_err()
+                    .message
+                    .contains("largest is 64T")
+            );
         }
     }
 
@@ -273,14 +348,30 @@ mod tests {
         let none = Source::open(Path::new("/nowhere/at/all"), None).unwrap_err();
         assert_eq!(none.exit as u8, 3);
         assert!(none.message.contains("/nowhere/at/all"));
-        assert!(Source::open(Path::new("/"), None).unwrap_err().message.contains("a directory"));
-        assert!(Source::open(Path::new("/dev/zero"), None).unwrap_err().message.contains("character device"));
+        assert!(
+            Source::open(Path::new("/"), None)
+                .unwrap_err()
+                .message
+                .contains("a directory")
+        );
+        assert!(
+            Source::open(Path::new("/dev/zero"), None)
+                .unwrap_err()
+                .message
+                .contains("character device")
+        );
     }
 
     #[test]
     fn a_pipe_must_bring_exactly_what_was_announced() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let pipe = |size| Source::of_pipe(Path::new("-"), File::from(std::os::fd::OwnedFd::from(reader.try_clone().unwrap())), size);
+        let pipe = |size| {
+            Source::of_pipe(
+                Path::new("-"),
+                File::from(std::os::fd::OwnedFd::from(reader.try_clone().unwrap())),
+                size,
+            )
+        };
         assert!(pipe(None).unwrap_err().hint.unwrap().contains("--size"));
         let source = pipe(Some(8192)).unwrap();
         writer.write_all(&[1; 8193]).unwrap();
