@@ -4,8 +4,9 @@
 //!
 //! 1. open the store (its lock keeps a second backend out; recovery happens here),
 //! 2. start the workers,
-//! 3. open the control socket (its lock keeps a second backend out of the runtime directory),
-//! 4. open every vDisk's socket, and tell systemd that we are ready.
+//! 3. open every vDisk's socket,
+//! 4. open the control socket (its lock keeps a second backend out of the runtime directory; who finds it finds the
+//!    vDisks' sockets too), and tell systemd that we are ready.
 //!
 //! # End, on SIGTERM or SIGINT
 //!
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use block_store::{Store, StoreError};
 use sd_notify::NotifyState;
 
-use crate::control;
+use crate::control::{self, ControlServer, ExportedSockets, StoreTarget};
 use crate::exports::{ExportError, Exports};
 use crate::settings::Settings;
 use crate::store_engine::{StoreDisk, StoreEngine};
@@ -72,26 +73,46 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     let pool = Pool::start(settings.workers, move || StoreEngine::new(&lanes))?;
     let pool = Arc::new(pool);
     let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
+    let served = serve(&settings, &store, &exports, signals);
+    exports.shut_down();
+    drop(exports);
+    drop(pool);
+    store.shutdown()?;
+    log::info!("ended; everything is on disk");
+    served
+}
+
+/// From the first socket to the signal to end.
+fn serve(
+    settings: &Settings,
+    store: &Arc<Store>,
+    exports: &Exports<StoreDisk>,
+    signals: Signals,
+) -> Result<(), DaemonError> {
+    let run_dir = &settings.sockets.run;
     for vdisk in store.vdisks() {
-        exports.add(StoreDisk::new(Arc::clone(&store), vdisk))?;
+        exports.add(StoreDisk::new(Arc::clone(store), vdisk))?;
     }
+    let sockets = ExportedSockets {
+        store: Arc::clone(store),
+        exports: exports.clone(),
+        run: run_dir.clone(),
+    };
+    let target = StoreTarget::new(Arc::clone(store), Box::new(sockets), run_dir.clone());
+    let control = ControlServer::start(run_dir, Arc::new(target))?;
     log::info!(
         "serving {} vDisks of {} in {} with {} workers",
         exports.list().len(),
         settings.store.dir.display(),
         run_dir.display(),
-        pool.len()
+        settings.workers
     );
     tell_systemd(NotifyState::Ready);
 
     let signal = signals.wait();
     log::info!("{signal}: ending; front ends that reconnect will go on with the next backend");
     tell_systemd(NotifyState::Stopping);
-    exports.shut_down();
-    drop(exports);
-    drop(pool);
-    store.shutdown()?;
-    log::info!("ended; everything is on disk");
+    drop(control);
     Ok(())
 }
 
