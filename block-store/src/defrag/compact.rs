@@ -118,7 +118,7 @@ impl Compaction {
             return Ok(true);
         }
         let stored = self.read(at)?;
-        if alive == [0..header.count] && record.intact {
+        if alive.iter().eq([&(0..header.count)]) && record.intact {
             let payload = stored
                 .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
                 .unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Preparing a write: data groups, probing, compression. Pure work on private memory, outside of every lock.
 
-use crate::compress::{Class, Codec, Compressor, Rules, WriteTraits, classify, is_zero};
+use crate::compress::{Codec, Compressor, Rules, WriteTraits, classify, is_zero};
 use crate::format::{BLOCK, MAX_EXTENT_BLOCKS};
 use std::io;
 use std::ops::Range;
@@ -112,8 +112,8 @@ impl Packer {
         range: Range<usize>,
         out: &mut PreparedWrite,
     ) {
-        let choice = rules.choose(traits);
-        let group_blocks = u64::from(choice.extent_blocks).clamp(1, MAX_EXTENT_BLOCKS as u64);
+        let group_blocks =
+            u64::from(rules.choose(traits).extent_blocks).clamp(1, MAX_EXTENT_BLOCKS as u64);
         let mut block = first;
         let mut at = range.start;
         while at < range.end {
@@ -123,7 +123,7 @@ impl Packer {
                 return;
             }
             let end = at + blocks as usize * BLOCK;
-            self.pack_group(choice.codec, block, data, at..end, out);
+            self.pack_group((rules, traits), block, data, at..end, out);
             (block, at) = (block + blocks, end);
         }
     }
@@ -137,10 +137,9 @@ impl Packer {
         data: &[u8],
         out: &mut PreparedWrite,
     ) {
-        let codec = rules.choose(traits).codec;
         for (n, group) in data.chunks(MAX_EXTENT_BLOCKS * BLOCK).enumerate() {
             let start = n * MAX_EXTENT_BLOCKS * BLOCK;
-            let body = self.extent(codec, group, start, out);
+            let body = self.extent(codec_for((rules, traits), group), group, start, out);
             let blocks = (group.len() / BLOCK) as u64;
             out.pieces.push(Piece {
                 first: first + (start / BLOCK) as u64,
@@ -152,7 +151,7 @@ impl Packer {
 
     fn pack_group(
         &mut self,
-        codec: Codec,
+        rules: (&Rules, &WriteTraits<'_>),
         first: u64,
         data: &[u8],
         range: Range<usize>,
@@ -174,7 +173,7 @@ impl Packer {
             let piece = Piece {
                 first: first + lead as u64,
                 blocks: (body.len() / BLOCK) as u64,
-                body: self.extent(codec, body, start, out),
+                body: self.extent(codec_for(rules, body), body, start, out),
             };
             out.pieces.push(piece);
         }
@@ -182,15 +181,11 @@ impl Packer {
     }
 
     fn extent(&mut self, codec: Codec, body: &[u8], start: usize, out: &mut PreparedWrite) -> Body {
-        let hopeless = body
-            .chunks_exact(BLOCK)
-            .all(|b| classify(b) == Class::Incompressible);
         let from = out.packed.len();
-        if !hopeless
-            && self
-                .compressor
-                .compress(codec, body, &mut out.packed)
-                .is_some()
+        if self
+            .compressor
+            .compress(codec, body, &mut out.packed)
+            .is_some()
         {
             let crc = crc32c::crc32c(out.packed.get(from..).unwrap_or_default());
             return Body::Extent {
@@ -206,4 +201,14 @@ impl Packer {
             payload,
         }
     }
+}
+
+/// The codec for one group: the rules see what its own data looks like.
+fn codec_for((rules, traits): (&Rules, &WriteTraits<'_>), group: &[u8]) -> Codec {
+    rules
+        .choose(&WriteTraits {
+            class: classify(group),
+            ..*traits
+        })
+        .codec
 }

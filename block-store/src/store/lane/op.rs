@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const SECTOR: u64 = 512;
+/// Longest private copy in bytes whose memory is kept for the next operation.
+const KEPT_DATA: usize = 1 << 20;
 
 /// What kind of request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,9 +154,10 @@ impl<P: Payload> Op<P> {
         parts.reads.clear();
         parts.edges.clear();
         parts.prepared.clear();
-        parts.data.clear();
-        // A huge request must not pin its memory for ever.
-        parts.data.shrink_to(1 << 20);
+        // What is left of the data is overwritten by the next write. A huge request must not pin its memory for ever.
+        if parts.data.len() > KEPT_DATA {
+            parts.data = Vec::new();
+        }
         (self.tag, self.payload, parts)
     }
 }

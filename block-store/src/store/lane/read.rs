@@ -35,7 +35,7 @@ impl<P: Payload> Lane<P> {
             return self.blocked(index, by);
         }
         page_reads(&op.parts.runs, &mut op.parts.reads);
-        let reads = op.parts.reads.clone();
+        let reads = std::mem::take(&mut op.parts.reads);
         op.outstanding = reads.len();
         op.parts.buffers.clear();
         op.parts.buffers.resize_with(reads.len(), || None);
@@ -54,6 +54,9 @@ impl<P: Payload> Lane<P> {
                     }
                 }
             }
+        }
+        if let Some(op) = self.op(index) {
+            op.parts.reads = reads;
         }
         if self.op(index).is_some_and(|op| op.outstanding == 0) {
             self.read_complete(index);
@@ -132,8 +135,8 @@ impl<P: Payload> Lane<P> {
         let decoded = self.decoder.decode(run, stored, &mut |o, l| {
             o == l || core.state.lock().is_heir(o, l)
         });
-        let bytes = decoded.map_err(|fault| report(op, &fault))?.to_vec();
-        put(op, run.first, &bytes).map_err(|PayloadError| RequestError::Payload)
+        let bytes = decoded.map_err(|fault| report(op, &fault))?;
+        put(op, run.first, bytes).map_err(|PayloadError| RequestError::Payload)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Lane;
 use super::op::{Edge, Kind, Op};
-use crate::compress::{WriteTraits, classify};
+use crate::compress::{Class, WriteTraits};
 use crate::error::RequestError;
 use crate::format::BLOCK;
 use crate::log::Stream;
@@ -64,7 +64,7 @@ impl<P: Payload> Lane<P> {
             aligned: op.parts.edges.is_empty(),
             tag: vdisk.tag(),
             age_secs: 0,
-            class: classify(&op.parts.data),
+            class: Class::Compressible,
             cpu_headroom: 100,
         };
         op.parts.prepared.clear();
