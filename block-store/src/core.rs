@@ -369,7 +369,11 @@ impl Core {
                 )
             })?
         };
-        match self.create_segment(id, generation) {
+        let made = self.create_segment(id, generation);
+        if made.is_err() {
+            self.state.lock().segments.not_made(generation);
+        }
+        match made {
             Ok(segment) => {
                 let mut state = self.state.lock();
                 state.segments.insert(id, segment);

@@ -57,6 +57,8 @@ pub struct Segments {
     spares: VecDeque<u32>,
     /// The next generation to give out; starts at 1.
     pub next_generation: u64,
+    /// Generations given out to segments whose files are still being made.
+    in_making: Vec<u64>,
 }
 
 /// Who asks for a spare segment, and so how deep into the reserve he may reach.
@@ -112,6 +114,7 @@ impl Segments {
 
     /// Takes a segment in; a spare one is at once ready for use.
     pub fn insert(&mut self, id: u32, segment: Segment) {
+        self.in_making.retain(|g| *g != segment.generation);
         if segment.phase == Phase::Spare {
             self.spares.push_back(id);
         }
@@ -134,10 +137,22 @@ impl Segments {
             self.next_generation += 1;
             let id = (generation % NUMBERS) as u32;
             if !self.by_id.contains_key(&id) {
+                self.in_making.push(generation);
                 return Some((id, generation));
             }
         }
         None
+    }
+
+    /// The segment could not be made.
+    pub fn not_made(&mut self, generation: u64) {
+        self.in_making.retain(|g| *g != generation);
+    }
+
+    /// Every segment that is not here now will have this generation or a later one.
+    pub fn first_to_come(&self) -> u64 {
+        let made = self.in_making.iter().copied().min();
+        made.unwrap_or(self.next_generation)
     }
 
     /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more.

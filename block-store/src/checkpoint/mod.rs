@@ -262,13 +262,15 @@ impl Checkpointer {
         self.switch(core, next)
     }
 
-    /// Step 6: sealed segments without a live entry, neither in the checkpoint nor since.
+    /// Step 6: segments without a live entry, neither in the checkpoint nor since, that were sealed at the cut. In any
+    /// other there may be flushed data, overwritten since and not flushed again, or ranges, of which no entry tells.
     fn unlink_dead(&self, core: &Core, rows: &[SegmentRow]) -> Result<(), StoreError> {
         let dead: Vec<u32> = {
             let state = core.state.lock();
             let is_dead = |row: &&SegmentRow| {
                 let now = state.segments.get(row.id);
                 row.live == 0
+                    && !row.open
                     && now.is_some_and(|s| {
                         s.live == 0 && s.phase == Phase::Sealed && s.generation == row.generation
                     })
@@ -303,7 +305,7 @@ fn cut(core: &Core) -> Image {
     Image {
         lsn: state.log.last_lsn(),
         appended: state.log.appended,
-        next_generation: state.segments.next_generation,
+        next_generation: state.segments.first_to_come(),
         frozen: state.map.freeze(),
         catalogue: state.catalogue.clone(),
         rows: state.segments.rows(),

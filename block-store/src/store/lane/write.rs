@@ -112,13 +112,14 @@ impl<P: Payload> Lane<P> {
         if op.kind == Kind::Discard {
             let (first, blocks) = op.inner();
             let mut state = core.state.lock();
-            let outcome = match (&state.failed, blocks) {
+            let gone = state.failed.is_some() || op.vdisk.is_deleted();
+            let outcome = match (gone, blocks) {
                 (_, 0) => Ok(0),
-                (Some(_), _) => {
+                (true, _) => {
                     drop(state);
                     return self.finish(index, Err(RequestError::Io));
                 }
-                (None, _) => apply_range(&mut state, op.vdisk.layer(), first, blocks, true),
+                (false, _) => apply_range(&mut state, op.vdisk.layer(), first, blocks, true),
             };
             core.ring_for(&state);
             drop(state);
@@ -141,7 +142,8 @@ impl<P: Payload> Lane<P> {
             let payload = op.parts.prepared.payload(&piece, &op.parts.data);
             let stored = payload.len() as u64;
             let mut state = core.state.lock();
-            if state.failed.is_some() {
+            // What waited for space while its vDisk was deleted must not make a layer that nothing names.
+            if state.failed.is_some() || op.vdisk.is_deleted() {
                 drop(state);
                 return self.finish(index, Err(RequestError::Io));
             }
