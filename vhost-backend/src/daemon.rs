@@ -2,11 +2,10 @@
 //!
 //! # Start
 //!
-//! 1. open the store (its lock keeps a second backend out; recovery happens here),
-//! 2. start the workers,
-//! 3. open every vDisk's socket,
-//! 4. open the control socket (its lock keeps a second backend out of the runtime directory; who finds it finds the
-//!    vDisks' sockets too), and tell systemd that we are ready.
+//! 1. claim the runtime directory (a lock keeps a second backend out of it),
+//! 2. open the store (its lock keeps a second backend out; recovery happens here),
+//! 3. start the workers, open every vDisk's socket,
+//! 4. open the control socket (who finds it finds the vDisks' sockets too), and tell systemd that we are ready.
 //!
 //! # End, on SIGTERM or SIGINT
 //!
@@ -23,7 +22,7 @@ use std::sync::Arc;
 use block_store::{Store, StoreError};
 use sd_notify::NotifyState;
 
-use crate::control::{self, ControlServer, ExportedSockets, StoreTarget};
+use crate::control::{self, ExportedSockets, RunDir, StoreTarget};
 use crate::exports::{ExportError, Exports};
 use crate::settings::Settings;
 use crate::store_engine::{StoreDisk, StoreEngine};
@@ -68,12 +67,13 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
         source,
     })?;
 
+    let claimed = RunDir::claim(run_dir)?;
     let store = Store::open(settings.store.clone())?;
     let lanes = Arc::clone(&store);
     let pool = Pool::start(settings.workers, move || StoreEngine::new(&lanes))?;
     let pool = Arc::new(pool);
     let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
-    let served = serve(&settings, &store, &exports, signals);
+    let served = serve(&settings, claimed, &store, &exports, signals);
     exports.shut_down();
     drop(exports);
     drop(pool);
@@ -85,6 +85,7 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
 /// From the first socket to the signal to end.
 fn serve(
     settings: &Settings,
+    claimed: RunDir,
     store: &Arc<Store>,
     exports: &Exports<StoreDisk>,
     signals: Signals,
@@ -99,7 +100,7 @@ fn serve(
         run: run_dir.clone(),
     };
     let target = StoreTarget::new(Arc::clone(store), Box::new(sockets), run_dir.clone());
-    let control = ControlServer::start(run_dir, Arc::new(target))?;
+    let control = claimed.serve(Arc::new(target))?;
     log::info!(
         "serving {} vDisks of {} in {} with {} workers",
         exports.list().len(),

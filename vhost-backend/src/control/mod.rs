@@ -27,7 +27,7 @@ mod target;
 mod tests;
 
 pub use routes::openapi;
-pub use server::{ControlServer, StartError};
+pub use server::{ControlServer, RunDir, StartError};
 pub use sockets::{ExportedSockets, Sockets};
 pub use store_target::StoreTarget;
 pub use target::{ControlTarget, ImportTarget};

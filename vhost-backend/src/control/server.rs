@@ -65,18 +65,44 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Opens `RUN/control.sock` (mode 0600) and serves `target` on it from a thread of its own.
+    /// [`RunDir::claim`] and [`RunDir::serve`] in one, where nothing has to happen in between.
     pub fn start(run: &Path, target: Arc<dyn ControlTarget>) -> Result<ControlServer, StartError> {
+        RunDir::claim(run)?.serve(target)
+    }
+
+    /// Path of the socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+/// A runtime directory that is ours: no other backend's sockets are in it. Claimed before sockets are opened,
+/// served when they are.
+#[derive(Debug)]
+pub struct RunDir {
+    socket: PathBuf,
+    lock: File,
+}
+
+impl RunDir {
+    /// Keeps other backends out of `run`.
+    pub fn claim(run: &Path) -> Result<RunDir, StartError> {
         let socket = control_socket(run);
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(StartError::PathTooLong(socket));
         }
+        let lock = lock(run)?;
+        remove_stale(&socket)?;
+        Ok(RunDir { socket, lock })
+    }
+
+    /// Opens `RUN/control.sock` (mode 0600) and serves `target` on it from a thread of its own.
+    pub fn serve(self, target: Arc<dyn ControlTarget>) -> Result<ControlServer, StartError> {
+        let RunDir { socket, lock } = self;
         let failed = |source| StartError::Io {
             path: socket.clone(),
             source,
         };
-        let lock = lock(run)?;
-        remove_stale(&socket)?;
         let listener = bind(&socket).map_err(failed)?;
         let inode = std::fs::symlink_metadata(&socket).map_err(failed)?.ino();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -109,11 +135,6 @@ impl ControlServer {
             thread: Some(thread),
             _lock: lock,
         })
-    }
-
-    /// Path of the socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 }
 

@@ -34,7 +34,9 @@ pub struct ExportedSockets {
 impl Sockets for ExportedSockets {
     fn path(&self, name: &str) -> PathBuf {
         let open = self.exports.get(name).map(|export| export.socket);
-        open.unwrap_or_else(|| self.run.join(format!("{name}.sock")))
+        let path = open.unwrap_or_else(|| self.run.join(format!("{name}.sock")));
+        // For libvirt, which has another working directory.
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     fn attached(&self, name: &str) -> Option<Attachment> {
