@@ -93,6 +93,15 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Bytes as [`parse_bytes`] takes them, exactly: `10G`, `1536M`, `513`.
+pub fn exact(count: u64) -> String {
+    let fits = |shift: u32| count > 0 && count.trailing_zeros() >= shift;
+    match UNITS.iter().rev().find(|(_, shift)| fits(*shift)) {
+        Some((letter, shift)) => format!("{}{letter}", count >> shift),
+        None => count.to_string(),
+    }
+}
+
 /// How much smaller: `2.04x`; a dash where there is nothing to compare.
 pub fn ratio(content: u64, stored: u64) -> String {
     match stored {
@@ -185,6 +194,10 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+        for (count, text) in [(0, "0"), (513, "513"), (1 << 20, "1M"), (3 << 29, "1536M")] {
+            assert_eq!(exact(count), text);
+            assert_eq!(parse_bytes(text), Ok(count));
         }
         assert_eq!(ratio(200, 100), "2.00x");
         assert_eq!(ratio(200, 0), "-");

@@ -1,7 +1,7 @@
 //! A raw disk image: a file, a block device, or a pipe.
 
 use crate::failure::Failure;
-use crate::units::bytes;
+use crate::units::{bytes, exact};
 use control_api::limits::{SECTOR, check_size};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::SeekFrom;
@@ -87,10 +87,10 @@ impl Source {
         let size = size.unwrap_or(padded);
         if size < padded {
             let text = format!(
-                "{} has {}, more than the {} of --size",
+                "{} has {}, more than --size {}",
                 path.display(),
                 bytes(len),
-                bytes(size)
+                exact(size)
             );
             return Err(Failure::usage(text)
                 .hint("leave --size out, or make it at least as large as the image"));
@@ -329,7 +329,7 @@ mod tests {
         assert!(
             failure(1 << 20, Some(4096))
                 .message
-                .contains("more than the 4.00 KiB of --size")
+                .contains("more than --size 4K")
         );
         let huge = tempfile::NamedTempFile::new().unwrap();
         // Filesystems end earlier than vDisks do: ext4 files have 16 TiB.
