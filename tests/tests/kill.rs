@@ -12,7 +12,7 @@ use std::env;
 use std::time::{Duration, Instant, SystemTime};
 
 use firn_tests::client::ClientOptions;
-use firn_tests::rig::{PATIENCE, Rig};
+use firn_tests::rig::{PATIENCE, Rig, Setup};
 use firn_tests::workload::{Failure, Mix, Workload};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -73,6 +73,8 @@ enum End {
     KillIdle,
     /// SIGTERM under load.
     Terminate,
+    /// SIGTERM under load, and SIGKILL while it drains and takes its last checkpoint.
+    KillTerminating,
 }
 
 struct Run {
@@ -83,7 +85,17 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let mut rig = Rig::new().unwrap();
+        // Small segments fill up, are reclaimed and compacted all the time; large ones are what is shipped.
+        let init: &[&str] = if seed.is_multiple_of(2) {
+            &["--segment-size", "1M"]
+        } else {
+            &[]
+        };
+        let setup = Setup {
+            init,
+            ..Setup::default()
+        };
+        let mut rig = Rig::with(&setup).unwrap();
         let loads = (1u16..)
             .zip(disks())
             .map(|(number, disk)| {
@@ -103,7 +115,8 @@ impl Run {
         let end = match self.rng.random_range(0..20) {
             0..13 => End::Kill,
             13..16 => End::KillTwice(self.rng.random_range(1..4)),
-            16..18 => End::KillIdle,
+            16..17 => End::KillIdle,
+            17..19 => End::KillTerminating,
             _ => End::Terminate,
         };
         self.load()?;
@@ -157,6 +170,10 @@ impl Run {
             let status = self.rig.server.terminate(PATIENCE).unwrap();
             assert!(status.success(), "SIGTERM ended the backend with {status}");
         } else {
+            if end == End::KillTerminating {
+                self.rig.server.ask_to_end().unwrap();
+                std::thread::sleep(Duration::from_micros(self.rng.random_range(0..60_000)));
+            }
             self.rig.server.kill().unwrap();
         }
         for load in &mut self.loads {

@@ -66,7 +66,7 @@ fn lose_power_again_and_again(mix: Mix, write_cache: bool, losses: u32) {
         .unwrap();
     let mut load = Workload::new(client, 1, mix, seed);
     for loss in 1..=losses {
-        load.run_for(Duration::from_millis(rng.random_range(1..150)), 16)
+        load.run_for(Duration::from_millis(rng.random_range(5..300)), 16)
             .unwrap();
         fail_power(&mut rig, loss);
         load.power_loss(rig.connect("disk", options.clone()).unwrap());

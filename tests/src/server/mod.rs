@@ -64,13 +64,18 @@ impl Server {
         self.child.wait()
     }
 
+    /// SIGTERM; it may take its time.
+    pub fn ask_to_end(&mut self) -> io::Result<()> {
+        if self.child.try_wait()?.is_none() {
+            let pid = Pid::from_raw(self.child.id() as i32).ok_or(io::ErrorKind::InvalidInput)?;
+            kill_process(pid, Signal::TERM)?;
+        }
+        Ok(())
+    }
+
     /// SIGTERM, and waits at most `within` for its end.
     pub fn terminate(&mut self, within: Duration) -> io::Result<ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(status);
-        }
-        let pid = Pid::from_raw(self.child.id() as i32).ok_or(io::ErrorKind::InvalidInput)?;
-        kill_process(pid, Signal::TERM)?;
+        self.ask_to_end()?;
         self.wait(within)
     }
 
