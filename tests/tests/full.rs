@@ -11,7 +11,7 @@ use firn_tests::rig::{PATIENCE, Rig, Setup};
 const MIB: u64 = 1 << 20;
 const CHUNK: u32 = 256 << 10;
 /// Nothing has completed for so long: then writes wait, for space and not for the disk.
-const STALLED: Duration = Duration::from_secs(3);
+const STALLED: Duration = Duration::from_secs(8);
 
 fn rig(on_full: &str) -> Option<Rig> {
     let setup = Setup {
