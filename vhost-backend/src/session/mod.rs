@@ -14,7 +14,7 @@
 //! A queue runs when it has everything: size, addresses, kick, is enabled (SET_VRING_ENABLE, or at once where
 //! PROTOCOL_FEATURES wasn't negotiated), and memory. From then on messages change its wiring at its worker, and each
 //! is answered after the worker has taken it over. GET_VRING_BASE stops it: the answer comes when nothing of it is in
-//! flight. Requests that wait for space would make that last for ever, so they are taken back out of the store and
+//! flight. Requests that wait for space would make that last for ever, so after a while they are taken back out of the store and
 //! stay with the guest (see `settle_left` in `workers`).
 //!
 //! # Crash, disconnect

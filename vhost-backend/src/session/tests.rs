@@ -443,6 +443,25 @@ fn requests_that_wait_for_space_do_not_hold_a_stop_up() {
 }
 
 #[test]
+fn a_write_that_waits_only_for_a_moment_is_not_taken_back() {
+    let disk = RamDisk::new("d", SIZE);
+    let pool = pool(std::slice::from_ref(&disk));
+    let mut guest = Guest::new(1, 64);
+    let attached = connect(&guest, &disk, &pool, Connect::default());
+    disk.play(Trick::Full);
+    let (_, ok) = write(&mut guest, 0, 4, &[4; 512]);
+    attached.kick(0);
+    let front = attached.front.clone();
+    let waiting = std::thread::spawn(move || front.get_vring_base(0).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(!waiting.is_finished());
+    disk.play(Trick::None);
+    assert_eq!(waiting.join().unwrap(), 1);
+    guest.wait(0, 1);
+    assert_eq!(status(&guest, ok), 0);
+}
+
+#[test]
 fn without_a_region_a_stalled_request_that_is_not_the_last_fails() {
     let disk = RamDisk::new("d", SIZE);
     let pool = pool(std::slice::from_ref(&disk));

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
 
 use crate::blk::config::Features;
 use crate::blk::token::{Answer, Answers, Status, Token};
@@ -44,6 +45,17 @@ struct Left {
     position: Option<u16>,
 }
 
+/// A stop that is under way.
+struct Stop {
+    reply: SyncSender<Stopped>,
+    /// When the store last finished something of this queue.
+    progress: Instant,
+}
+
+/// How long a stop waits for a store that finishes nothing, before what waits in it is taken back. Writes wait for the
+/// write buffer too, for milliseconds: those must not be taken for writes that wait for space.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// One queue.
 pub struct Queue<D> {
     /// Its name at this worker.
@@ -64,7 +76,7 @@ pub struct Queue<D> {
     /// Heads found in flight, to be executed before anything new.
     resume: Vec<u16>,
     left: Vec<Left>,
-    stop: Option<SyncSender<Stopped>>,
+    stop: Option<Stop>,
     broken: bool,
     /// The first signal is unconditional: whether the last one before a restart got through, nobody knows.
     signal_anyway: bool,
@@ -166,6 +178,9 @@ impl<D: Disk> Queue<D> {
 
     /// The store is through with a command of one of this queue's requests.
     pub fn complete<E: Engine<Disk = D>>(&mut self, done: Done<GuestPayload>, core: &mut Core<E>) {
+        if let Some(stop) = &mut self.stop {
+            stop.progress = Instant::now();
+        }
         if let Some(payload) = done.payload {
             // Also after a failure: part of the data may have arrived. For a write it is noted in vain.
             if let Some(log) = &self.wiring.log {
@@ -298,12 +313,20 @@ impl<D: Disk> Queue<D> {
 
     /// Takes no more requests; [`Queue::try_finish`] tells when it is over.
     pub fn begin_stop(&mut self, reply: SyncSender<Stopped>) {
-        self.stop = Some(reply);
+        let progress = Instant::now();
+        self.stop = Some(Stop { reply, progress });
     }
 
-    /// Whether requests that wait for space are to be cancelled.
+    /// Whether it is being stopped.
     pub fn stopping(&self) -> bool {
         self.stop.is_some()
+    }
+
+    /// Whether it is being stopped and what waits in the store is to be taken back.
+    pub fn out_of_patience(&self, now: Instant) -> bool {
+        self.stop
+            .as_ref()
+            .is_some_and(|stop| now.saturating_duration_since(stop.progress) >= PATIENCE)
     }
 
     /// If the queue was to be stopped and nothing of it is in flight: ends it and says so.
@@ -313,8 +336,8 @@ impl<D: Disk> Queue<D> {
         }
         let left_in_flight = self.settle_left();
         let next_avail = self.ring.next_avail();
-        if let Some(reply) = self.stop.take() {
-            let _ = reply.send(Stopped {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.reply.send(Stopped {
                 next_avail,
                 left_in_flight,
             });

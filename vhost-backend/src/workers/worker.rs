@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Instant;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -16,6 +17,8 @@ use super::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 const EVENTS: usize = 64;
 /// Rounds with work between two looks at the kernel for new kicks and orders.
 const ROUNDS_PER_LOOK: u32 = 4;
+/// Milliseconds between two looks at a queue that is being stopped: the only time that a worker wakes up by itself.
+const STOP_LOOK: i32 = 100;
 /// Event data that isn't a queue: a queue's generation never gets this far.
 const ORDERS: u64 = u64::MAX;
 const LANE: u64 = u64::MAX - 1;
@@ -86,7 +89,11 @@ impl<E: Engine> Worker<E> {
         let mut round = 0u32;
         loop {
             if self.active.is_empty() || round.is_multiple_of(ROUNDS_PER_LOOK) {
-                let timeout = if self.active.is_empty() { -1 } else { 0 };
+                let timeout = match (self.active.is_empty(), self.stopping) {
+                    (false, _) => 0,
+                    (true, 0) => -1,
+                    (true, _) => STOP_LOOK,
+                };
                 if !self.look(timeout, &mut events) {
                     return;
                 }
@@ -146,16 +153,7 @@ impl<E: Engine> Worker<E> {
             let mut done = std::mem::take(&mut self.done);
             self.core.engine.poll(&mut done);
             if self.stopping > 0 {
-                let Core {
-                    engine, pending, ..
-                } = &mut self.core;
-                let queues = &mut self.queues;
-                engine.cancel_stalled(&mut done, &|tag| {
-                    pending
-                        .queue_of(tag)
-                        .and_then(|slot| queues.get(slot as usize)?.queue.as_ref())
-                        .is_some_and(|queue| queue.stopping())
-                });
+                self.take_back(&mut done);
             }
             finished += done.len();
             for one in done.drain(..) {
@@ -177,6 +175,25 @@ impl<E: Engine> Worker<E> {
             if self.core.submitted == 0 {
                 return finished;
             }
+        }
+    }
+
+    /// Takes requests that wait for space back from the store, where a stop would wait for them for ever.
+    fn take_back(&mut self, done: &mut Vec<Done<GuestPayload>>) {
+        let now = Instant::now();
+        let queues = &self.queues;
+        let gives_up = |slot: u32| {
+            let queue = queues
+                .get(slot as usize)
+                .and_then(|place| place.queue.as_ref());
+            queue.is_some_and(|queue| queue.out_of_patience(now))
+        };
+        let Core {
+            engine, pending, ..
+        } = &mut self.core;
+        let which = |tag| pending.queue_of(tag).is_some_and(gives_up);
+        if (0u32..).zip(queues).any(|(slot, _)| gives_up(slot)) {
+            engine.cancel_stalled(done, &which);
         }
     }
 
