@@ -159,12 +159,12 @@ impl Client {
         self.get("/v1/store").await
     }
 
-    /// The store's rules, or a vDisk's own ones.
+    /// The store's rules, or those that hold for a vDisk.
     pub async fn rules(&mut self, vdisk: Option<&str>) -> Result<Rules, ClientError> {
         self.get(&rules_path(vdisk)?).await
     }
 
-    /// Replaces the store's rules, or a vDisk's own ones; they count from the next write on.
+    /// Replaces the store's rules, or gives a vDisk its own; they count from the next write on.
     pub async fn set_rules(
         &mut self,
         vdisk: Option<&str>,

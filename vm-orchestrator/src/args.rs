@@ -222,9 +222,9 @@ pub struct StatsArgs {
 /// `firn rules`.
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
-    /// Print the store's rules, or a vDisk's own ones, as `firn rules set` takes them
+    /// Print the store's rules, or those that hold for a vDisk; with --json as `firn rules set` takes them
     Show(WhoseRules),
-    /// Replace the store's rules, or a vDisk's own ones
+    /// Replace the store's rules, or give a vDisk rules of its own
     Set(SetRulesArgs),
     /// Tell what the rules make of a write
     Explain(ExplainArgs),
@@ -233,7 +233,7 @@ pub enum RulesCommand {
 /// Whose rules.
 #[derive(Debug, clap::Args)]
 pub struct WhoseRules {
-    /// A vDisk's own rules, which come before the store's
+    /// A vDisk's rules: its own, which it has instead of the store's
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub vdisk: Option<String>,
 }

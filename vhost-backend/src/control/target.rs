@@ -28,9 +28,9 @@ pub trait ControlTarget: Send + Sync + 'static {
     fn read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ApiError>;
     /// Makes a hidden vDisk to import into.
     fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError>;
-    /// The store's rules, or a vDisk's own ones.
+    /// The store's rules, or those that hold for a vDisk.
     fn rules(&self, vdisk: Option<&str>) -> Result<Rules, ApiError>;
-    /// Replaces the store's rules, or a vDisk's own ones.
+    /// Replaces the store's rules, or gives a vDisk its own.
     fn set_rules(&self, vdisk: Option<&str>, rules: &Rules) -> Result<(), ApiError>;
     /// What the rules make of a request like the one described.
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApiError>;

@@ -24,7 +24,7 @@ pub async fn set(
     replace(target, None, rules).await
 }
 
-/// A vDisk's own rules, which come before the store's.
+/// The rules that hold for a vDisk: its own, or else the store's.
 #[utoipa::path(get, path = "/v1/vdisks/{name}/rules", tag = "rules", params(("name" = String, Path)),
     responses((status = 200, body = Rules), (status = 404, body = ApiError)))]
 pub async fn show_of(
@@ -34,7 +34,7 @@ pub async fn show_of(
     Ok(Json(blocking(move || target.rules(Some(&name))).await?))
 }
 
-/// Replaces a vDisk's own rules.
+/// Gives a vDisk rules of its own, which it has instead of the store's.
 #[utoipa::path(put, path = "/v1/vdisks/{name}/rules", tag = "rules", params(("name" = String, Path)),
     request_body = Rules,
     responses((status = 200, body = Rules), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
