@@ -7,6 +7,7 @@ use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
 use crate::io::{AlignedBuf, Disk, Wake};
+use crate::log::Cut;
 use crate::read::NodeRead;
 use crate::state::{Blocked, State};
 use parking_lot::{Condvar, Mutex};
@@ -59,10 +60,22 @@ impl Bell {
 #[derive(Debug)]
 pub struct LaneBell {
     wake: Wake,
+    /// Set and rung, taken and drained under one lock: a ring is never lost, and never left without a cause.
+    news: Mutex<News>,
+}
+
+#[derive(Debug, Default)]
+struct News {
     /// Flushes that have ended: operation and whether all went well.
-    flushed: Mutex<Vec<(usize, bool)>>,
+    flushed: Vec<(usize, bool)>,
     /// What stalled may be tried again.
-    resume: AtomicBool,
+    resume: bool,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.flushed.is_empty() && !self.resume
+    }
 }
 
 impl LaneBell {
@@ -70,8 +83,7 @@ impl LaneBell {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             wake: Wake::new()?,
-            flushed: Mutex::default(),
-            resume: AtomicBool::new(false),
+            news: Mutex::default(),
         })
     }
 
@@ -82,24 +94,29 @@ impl LaneBell {
 
     /// Takes what has come: ended flushes into `flushed`; whether stalled operations may be tried again.
     pub fn answer(&self, flushed: &mut Vec<(usize, bool)>) -> bool {
-        let resume = self.resume.swap(false, SeqCst);
-        let mut waiting = self.flushed.lock();
-        if resume || !waiting.is_empty() {
-            self.wake.drain();
+        let mut news = self.news.lock();
+        if news.is_empty() {
+            return false;
         }
-        flushed.append(&mut waiting);
-        resume
+        self.wake.drain();
+        flushed.append(&mut news.flushed);
+        std::mem::take(&mut news.resume)
     }
 
     fn resume(&self) {
-        if !self.resume.swap(true, SeqCst) {
+        let mut news = self.news.lock();
+        if news.is_empty() {
             self.wake.ring();
         }
+        news.resume = true;
     }
 
     fn flush_ended(&self, operation: usize, ok: bool) {
-        self.flushed.lock().push((operation, ok));
-        self.wake.ring();
+        let mut news = self.news.lock();
+        if news.is_empty() {
+            self.wake.ring();
+        }
+        news.flushed.push((operation, ok));
     }
 }
 
@@ -135,8 +152,8 @@ pub struct Core {
     pub segment_size: u32,
     /// Everything that changes together.
     pub state: Mutex<State>,
-    /// One at a time drains or commits.
-    draining: Mutex<()>,
+    /// One at a time drains or commits; the pages it writes pass through this buffer.
+    draining: Mutex<AlignedBuf>,
     waiters: Mutex<Vec<FlushWaiter>>,
     lanes: Mutex<Vec<std::sync::Weak<LaneBell>>>,
     /// The log's thread.
@@ -161,7 +178,7 @@ impl Core {
             store,
             segment_size: state.segment_size,
             state: Mutex::new(state),
-            draining: Mutex::default(),
+            draining: Mutex::new(AlignedBuf::empty()),
             waiters: Mutex::default(),
             lanes: Mutex::default(),
             log_bell: Bell::default(),
@@ -269,19 +286,22 @@ impl Core {
 
     /// Writes one stretch of full pages to its file. `false`: there was none.
     pub fn drain_step(&self) -> Result<bool, StoreError> {
-        let _one = self.draining.lock();
-        self.drain_one()
+        self.drain_one(None, &mut self.draining.lock())
     }
 
-    fn drain_one(&self) -> Result<bool, StoreError> {
-        let Some(drain) = self.state.lock().log.next_drain(MAX_DRAIN) else {
+    fn drain_one(&self, cut: Option<&Cut>, pages: &mut AlignedBuf) -> Result<bool, StoreError> {
+        if pages.capacity() == 0 {
+            *pages = AlignedBuf::zeroed(MAX_DRAIN)
+                .map_err(StoreError::io("draining the write buffer"))?;
+        }
+        let Some(drain) = self.state.lock().log.next_drain(cut, pages) else {
             return Ok(false);
         };
-        let written = drain.file.write_at(&drain.pages, u64::from(drain.offset));
+        let written = drain.file.write_at(pages, u64::from(drain.offset));
         written.map_err(|e| self.fail(drain.segment, "writing", e))?;
         self.counters
             .log_bytes
-            .fetch_add(drain.pages.len() as u64, Relaxed);
+            .fetch_add(u64::from(drain.len), Relaxed);
         self.state.lock().log.drained(&drain);
         self.resume_lanes();
         Ok(true)
@@ -295,7 +315,7 @@ impl Core {
     /// 3. Their files are synced; new files and their names were when they were allocated.
     /// 4. Waiters are told. The cut's prefixes are recorded in the log by the next commit.
     pub fn commit(&self) -> Result<(), StoreError> {
-        let _one = self.draining.lock();
+        let mut pages = self.draining.lock();
         let cut = {
             let mut state = self.state.lock();
             if let Some(why) = &state.failed {
@@ -306,8 +326,12 @@ impl Core {
             }
             state.log.cut()
         };
-        while !self.state.lock().log.is_drained(&cut) {
-            self.drain_one()?;
+        while self.drain_one(Some(&cut), &mut pages)? {}
+        if !self.state.lock().log.is_drained(&cut) {
+            self.fail_because("the write buffer does not hold what it should");
+            return Err(StoreError::Failed(
+                "the write buffer does not hold what it should".into(),
+            ));
         }
         for (file, prefix) in &cut.files {
             file.sync()
@@ -384,7 +408,7 @@ impl Core {
                 self.resume_lanes();
                 Ok(true)
             }
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            Err(e) if is_full(&e) => {
                 if !std::mem::replace(&mut self.state.lock().full, true) {
                     log::warn!(
                         "store {} is full: no space for another segment; free space or delete data",
@@ -434,4 +458,11 @@ impl Core {
             total: 0,
         })
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -73,7 +73,10 @@ impl StoreError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| {
-            if source.kind() == io::ErrorKind::StorageFull {
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) {
                 Self::NoSpace(what)
             } else {
                 Self::Io { what, source }

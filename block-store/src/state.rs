@@ -43,12 +43,7 @@ pub struct State {
 
 impl State {
     /// Opens a spare segment for the stream.
-    pub fn open_segment(&mut self, stream: Stream) -> Result<(), Blocked> {
-        let purpose = if stream == Stream::Cold {
-            Purpose::Relocation
-        } else {
-            Purpose::Guest
-        };
+    pub fn open_segment(&mut self, stream: Stream, purpose: Purpose) -> Result<(), Blocked> {
         let Some((id, segment)) = self.segments.take_spare(purpose, Content::Data) else {
             return Err(Blocked::Space);
         };

@@ -11,15 +11,21 @@ pub struct Victim {
     pub content: Content,
 }
 
-/// The sealed segment of this content with the smallest share of live entries, if that share is at most
-/// `percent`. Greedy choice: right for the uniform overwrites that fill a store; a cost-benefit choice by age
+/// The sealed segment of this content, none of `except`, with the smallest share of live entries, if that share is
+/// at most `percent`. Greedy choice: right for the uniform overwrites that fill a store; a cost-benefit choice by age
 /// (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1991) needs the
 /// temperatures kept apart to gain over it.
-pub fn choose_victim(segments: &Segments, content: Content, percent: u32) -> Option<Victim> {
+pub fn choose_victim(
+    segments: &Segments,
+    content: Content,
+    percent: u32,
+    except: &[u32],
+) -> Option<Victim> {
     let share = |live: u32, total: u32| u64::from(live) * 10_000 / u64::from(total.max(1));
     segments
         .iter()
         .filter(|(_, s)| s.phase == Phase::Sealed && s.content == content && s.live > 0)
+        .filter(|(id, _)| !except.contains(id))
         .map(|(id, s)| (share(s.live, s.total), id))
         .filter(|(share, _)| *share <= u64::from(percent) * 100)
         .min()
@@ -58,13 +64,14 @@ mod tests {
             );
         }
         assert_eq!(
-            choose_victim(&segments, Content::Data, 75),
+            choose_victim(&segments, Content::Data, 75, &[]),
             Some(Victim {
                 id: 2,
                 content: Content::Data
             })
         );
-        assert_eq!(choose_victim(&segments, Content::Data, 39), None);
-        assert_eq!(choose_victim(&segments, Content::Meta, 100), None);
+        assert_eq!(choose_victim(&segments, Content::Data, 39, &[]), None);
+        assert_eq!(choose_victim(&segments, Content::Data, 75, &[2]), None);
+        assert_eq!(choose_victim(&segments, Content::Meta, 100, &[]), None);
     }
 }

@@ -21,6 +21,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// How a compaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that is alive and can be read has moved.
+    Moved,
+    /// There was no room to move it to.
+    NoRoom,
+}
+
 /// One segment's records, and the tools to move what is alive.
 pub struct Compaction {
     segment: u32,
@@ -64,8 +73,8 @@ impl Compaction {
         })
     }
 
-    /// Moves everything that is alive. `false`: there was no room to move it to, or it can't be read.
-    pub fn run(mut self, core: &Core, content: Content) -> Result<bool, StoreError> {
+    /// Moves everything that is alive. What can't be read stays where it is and is named in the log.
+    pub fn run(mut self, core: &Core, content: Content) -> Result<Outcome, StoreError> {
         for record in std::mem::take(&mut self.records) {
             let moved = match (content, record.header.kind) {
                 (Content::Meta, RecordKind::Node) => self.rewrite_node(core, &record)?,
@@ -73,10 +82,10 @@ impl Compaction {
                 _ => true,
             };
             if !moved {
-                return Ok(false);
+                return Ok(Outcome::NoRoom);
             }
         }
-        Ok(true)
+        Ok(Outcome::Moved)
     }
 
     /// A live node becomes dirty: the next checkpoint writes it elsewhere.
@@ -175,7 +184,7 @@ impl Compaction {
                     fault.offset,
                     fault.why
                 );
-                return Ok(false);
+                return Ok(true);
             }
         };
         let traits = WriteTraits {

@@ -2,27 +2,38 @@
 
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{Dropped, FormatError};
+use crate::format::Dropped;
 use crate::map::{Freed, Map, Missing, NodeKey};
 use crate::read::NodeRead;
 
-/// Walks all dropped subtrees; whether there were any.
-pub fn walk_all(core: &Core) -> Result<bool, StoreError> {
-    let mut any = false;
-    while let Some(dropped) = next(core) {
-        walk(core, dropped)?;
-        any = true;
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// Nodes walked.
+    pub nodes: usize,
+    /// Whether any are left.
+    pub more: bool,
+}
+
+/// Walks at most `limit` nodes of dropped subtrees: checkpoints must not wait for a large delete.
+pub fn walk(core: &Core, limit: usize) -> Result<Walk, StoreError> {
+    let mut nodes = 0;
+    while nodes < limit {
+        let Some(dropped) = core.state.lock().catalogue.dropped.last().copied() else {
+            return Ok(Walk { nodes, more: false });
+        };
+        walk_node(core, dropped);
+        nodes += 1;
     }
-    Ok(any)
+    Ok(Walk {
+        nodes,
+        more: !core.state.lock().catalogue.dropped.is_empty(),
+    })
 }
 
-fn next(core: &Core) -> Option<Dropped> {
-    core.state.lock().catalogue.dropped.last().copied()
-}
-
-/// Replaces one subtree by the subtrees below it, and lets go of its top node and, in a leaf, of its blocks. Reading is done
-/// outside of the lock; the change is one critical section, so that a checkpoint sees it whole or not.
-fn walk(core: &Core, dropped: Dropped) -> Result<(), StoreError> {
+/// Replaces one subtree by the subtrees below it, and lets go of its top node and, in a leaf, of its blocks. Reading is
+/// done outside of the lock; the change is one critical section, so that a checkpoint sees it whole or not.
+fn walk_node(core: &Core, dropped: Dropped) {
     let top = NodeKey::new(dropped.layer, dropped.level, dropped.number);
     let missing = Missing {
         key: top,
@@ -32,22 +43,14 @@ fn walk(core: &Core, dropped: Dropped) -> Result<(), StoreError> {
     let slots =
         plan.and_then(|read| read.read_now(&mut |o, l| o == l || core.state.lock().is_heir(o, l)));
     let mut state = core.state.lock();
-    state.catalogue.dropped.retain(|d| *d != dropped);
+    // Others only push: it is still at or near the end.
+    if let Some(n) = state.catalogue.dropped.iter().rposition(|d| *d == dropped) {
+        state.catalogue.dropped.swap_remove(n);
+    }
     state.release(Freed::Entry(dropped.at));
     match slots {
-        Ok(slots) => {
-            Map::freed_by(top, &slots, &mut |f| state.release(f));
-            Ok(())
-        }
-        Err(why) => {
-            // Its blocks stay accounted for: space is lost, data is not.
-            drop(state);
-            let error = FormatError {
-                what: "dropped map node",
-                why,
-            };
-            log::error!("space of deleted data can't be given back: {error}");
-            Ok(())
-        }
+        Ok(slots) => Map::freed_by(top, &slots, &mut |f| state.release(f)),
+        // Its blocks stay accounted for: space is lost, data is not.
+        Err(why) => log::error!("space of deleted data can't be given back: {why}"),
     }
 }

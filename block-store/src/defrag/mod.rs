@@ -10,8 +10,10 @@ mod dropped;
 use crate::alloc::{Content, choose_victim};
 use crate::core::Core;
 use crate::error::StoreError;
-use compact::Compaction;
+use compact::{Compaction, Outcome};
 
+/// Nodes of deleted maps that are walked between two checkpoints, at most.
+const WALK: usize = 1000;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
 
@@ -39,8 +41,13 @@ pub fn reclaim(
     low_space_percent: u32,
     mut checkpoint: impl FnMut() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    if dropped::walk_all(core)? {
+    let walk = dropped::walk(core, WALK)?;
+    if walk.nodes > 0 {
         checkpoint()?;
+    }
+    if walk.more {
+        core.upkeep_bell.ring();
+        return Ok(());
     }
     let space = core
         .disk
@@ -54,17 +61,20 @@ pub fn reclaim(
         );
     }
     let pressure = pressure(free_percent, low_space_percent, full);
+    // Segments that can't be emptied, or that the log still has to write out, are passed over in this round.
+    let mut tried = core.state.lock().log.segments();
     let mut progress = false;
     for _ in 0..ROUND {
         let victim = {
-            let state = core.state.lock();
-            choose_victim(&state.segments, Content::Data, pressure.data)
-                .or_else(|| choose_victim(&state.segments, Content::Meta, pressure.meta))
+            let segments = &core.state.lock().segments;
+            choose_victim(segments, Content::Data, pressure.data, &tried)
+                .or_else(|| choose_victim(segments, Content::Meta, pressure.meta, &tried))
         };
         let Some(victim) = victim else { break };
+        tried.push(victim.id);
         match Compaction::of(core, victim.id)?.run(core, victim.content)? {
-            true => progress = true,
-            false => break,
+            Outcome::Moved => progress = true,
+            Outcome::NoRoom => break,
         }
         if core.wants_checkpoint(&core.state.lock()) {
             break;

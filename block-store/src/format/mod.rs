@@ -32,6 +32,8 @@ pub const UNIT: usize = 64;
 pub const MAX_EXTENT_BLOCKS: usize = 32;
 /// Stored bytes of one extent, header included, at most.
 pub const MAX_STORED: usize = RECORD_HEADER + MAX_EXTENT_BLOCKS * BLOCK;
+/// Blocks of the largest vDisk: 64 TiB.
+pub const MAX_BLOCKS: u64 = 1 << 34;
 /// Version of the on-disk format that this code writes.
 pub const FORMAT_VERSION: u32 = 1;
 

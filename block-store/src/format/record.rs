@@ -1,7 +1,7 @@
 //! The header that stands before everything in a segment: extents, ranges, commits, map nodes, tables.
 
 use super::bytes::{Fields, put};
-use super::{BLOCK, FormatError, MAX_EXTENT_BLOCKS, MAX_STORED, UNIT};
+use super::{BLOCK, FormatError, MAX_BLOCKS, MAX_EXTENT_BLOCKS, MAX_STORED, UNIT};
 
 /// Size of a record's header in bytes.
 pub const RECORD_HEADER: usize = 64;
@@ -166,7 +166,13 @@ impl RecordHeader {
         if !fits || self.payload_len as usize > MAX_STORED - RECORD_HEADER || self.codec > 2 {
             return Err(f.error("impossible lengths"));
         }
-        if self.first.checked_add(self.count).is_none() {
+        let blocks = matches!(self.kind, RecordKind::Extent | RecordKind::Range);
+        if blocks
+            && self
+                .first
+                .checked_add(self.count)
+                .is_none_or(|end| end > MAX_BLOCKS)
+        {
             return Err(f.error("blocks past the end of the address space"));
         }
         Ok(())

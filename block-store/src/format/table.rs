@@ -4,6 +4,8 @@ use super::FormatError;
 use super::bytes::{Fields, put};
 
 const ROW: usize = 32;
+/// Bytes of the largest segment.
+const MAX_SEGMENT: u32 = 64 << 20;
 const WHAT: &str = "segment table";
 
 /// A segment as of a checkpoint.
@@ -53,9 +55,9 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<SegmentRow>, FormatError> {
             let f = Fields::new(WHAT, row);
             let flags = f.u8(24)?;
             let id = f.u32(0)?;
-            if flags > 3 || id >= 1 << 24 {
+            if flags > 3 || id >= 1 << 24 || f.u32(4)? > MAX_SEGMENT {
                 return Err(f.error(format!(
-                    "segment {id:x} has impossible flags {flags:x} or number"
+                    "segment {id:x} has impossible flags {flags:x}, number or length"
                 )));
             }
             Ok(SegmentRow {

@@ -1,6 +1,6 @@
 //! Group commit: everything appended so far becomes durable at once.
 
-use super::{Log, STREAMS, Stream, page_floor};
+use super::{Log, STREAMS, Stream};
 use crate::format::{CommitRecord, Prefix, RecordFlags, RecordHeader, RecordKind};
 use crate::io::DiskFile;
 use std::sync::Arc;
@@ -12,6 +12,17 @@ pub struct Cut {
     pub lsn: u64,
     /// The files to sync, with the end of what each must hold.
     pub files: Vec<(Arc<dyn DiskFile>, Prefix)>,
+}
+
+impl Cut {
+    /// Where the cut ends in a segment, if it covers any of it.
+    pub fn end_of(&self, segment: u32) -> Option<u32> {
+        self.files
+            .iter()
+            .map(|(_, p)| p)
+            .find(|p| p.segment == segment)
+            .map(|p| p.end)
+    }
 }
 
 impl Log {
@@ -59,7 +70,7 @@ impl Log {
         for stream in STREAMS {
             let open = self.open.get(stream as usize).copied().flatten();
             if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
-                segment.pad(&mut self.pool);
+                self.appended += segment.pad(&mut self.pool);
             }
         }
         let files = self
@@ -80,12 +91,11 @@ impl Log {
         }
     }
 
-    /// Whether everything that the cut covers has been drained.
+    /// Whether everything that the cut covers is in its files.
     pub fn is_drained(&self, cut: &Cut) -> bool {
-        cut.files.iter().all(|(_, p)| {
-            self.segment(p.segment)
-                .is_none_or(|s| s.drained >= page_floor(p.end))
-        })
+        cut.files
+            .iter()
+            .all(|(_, p)| self.segment(p.segment).is_none_or(|s| s.drained >= p.end))
     }
 
     /// The cut's files are synced.

@@ -61,17 +61,17 @@ struct LogSegment {
     slots: VecDeque<usize>,
 }
 
-/// A copy of drained pages, to be written to their file.
+/// Where copied pages are to be written.
 #[derive(Debug)]
 pub struct Drain {
     /// Segment number.
     pub segment: u32,
     /// Its file.
     pub file: Arc<dyn DiskFile>,
-    /// Where the pages go.
+    /// Offset of the first page in bytes.
     pub offset: u32,
-    /// The pages.
-    pub pages: AlignedBuf,
+    /// Bytes.
+    pub len: u32,
 }
 
 /// The log.
@@ -82,26 +82,28 @@ pub struct Log {
     next_lsn: u64,
     /// Prefixes of the last commit, to be recorded by the next one.
     unrecorded: Vec<Prefix>,
-    /// Bytes appended since the store was opened, for the checkpoint's trigger and statistics.
+    /// Bytes appended, padding included, since the checkpoint that the store was opened from: for the checkpoint's trigger and statistics.
     pub appended: u64,
 }
 
 impl Log {
     /// A log that goes on with `next_lsn`; `unrecorded` are prefixes that recovery has made durable.
-    pub fn new(pool: SlotPool, next_lsn: u64, unrecorded: Vec<Prefix>) -> Self {
+    ///
+    /// `appended`: bytes of log since the last checkpoint already.
+    pub fn new(pool: SlotPool, next_lsn: u64, unrecorded: Vec<Prefix>, appended: u64) -> Self {
         Self {
             pool,
             segments: Vec::new(),
             open: [None; 3],
             next_lsn,
             unrecorded,
-            appended: 0,
+            appended,
         }
     }
 
     /// A log that nothing can be appended to, for as long as a store is being recovered.
     pub fn nowhere() -> Self {
-        Self::new(SlotPool::none(), 1, Vec::new())
+        Self::new(SlotPool::none(), 1, Vec::new(), 0)
     }
 
     /// The last LSN given out.
@@ -140,9 +142,15 @@ impl Log {
     fn seal(&mut self, stream: Stream) -> Option<u32> {
         let id = self.open.get_mut(stream as usize)?.take()?;
         let segment = self.segments.iter_mut().find(|s| s.id == id)?;
-        segment.pad(&mut self.pool);
+        self.appended += segment.pad(&mut self.pool);
         segment.sealed = true;
+        segment.give_back(&mut self.pool);
         Some(id)
+    }
+
+    /// Segments of which something is not yet in the file, or not durable.
+    pub fn segments(&self) -> Vec<u32> {
+        self.segments.iter().map(|s| s.id).collect()
     }
 
     fn segment(&self, id: u32) -> Option<&LogSegment> {
@@ -209,7 +217,9 @@ impl Log {
         match self.segment(at.segment) {
             Some(segment) if at.end() > segment.drained => {
                 out.clear();
-                segment.copy_out(&self.pool, at.offset, at.len as usize, out)
+                segment.visit(&self.pool, at.offset, at.len as usize, |bytes| {
+                    out.extend_from_slice(bytes)
+                })
             }
             _ => false,
         }
@@ -228,28 +238,32 @@ impl Log {
         self.pool.free()
     }
 
-    /// The next full pages to write to a file, at most `max` bytes (a multiple of the page). The segment with the most
-    /// of them goes first.
-    pub fn next_drain(&self, max: usize) -> Option<Drain> {
-        let waiting = |s: &&LogSegment| page_floor(s.append) - s.drained;
-        let segment = self
-            .segments
-            .iter()
-            .filter(|s| waiting(s) > 0)
-            .max_by_key(waiting)?;
-        let len = (waiting(&segment) as usize).min(max);
-        let mut bytes = Vec::with_capacity(len);
-        if !segment.copy_out(&self.pool, segment.drained, len, &mut bytes) {
-            debug_assert!(false, "segment {:x} lost its slots", segment.id);
+    /// Copies the next full pages that are to be written to a file into `pages`, as many as fit. With a cut only what it
+    /// covers, so that a flush never waits for what came after it; else the segment with the most of them goes first.
+    pub fn next_drain(&self, cut: Option<&Cut>, pages: &mut AlignedBuf) -> Option<Drain> {
+        let end_of = |s: &LogSegment| match cut {
+            None => page_floor(s.append),
+            Some(cut) => cut.end_of(s.id).unwrap_or(0),
+        };
+        let waiting = |s: &&LogSegment| end_of(s).saturating_sub(s.drained);
+        let segment = self.segments.iter().max_by_key(waiting)?;
+        let len = (waiting(&segment) as usize).min(pages.capacity());
+        if len == 0 || pages.set_len(len).is_err() {
             return None;
         }
-        let mut pages = AlignedBuf::zeroed(len).ok()?;
-        pages.copy_from_slice(&bytes);
-        Some(Drain {
+        let mut at = 0;
+        let copied = segment.visit(&self.pool, segment.drained, len, |bytes| {
+            if let Some(to) = pages.get_mut(at..at + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+            at += bytes.len();
+        });
+        debug_assert!(copied, "segment {:x} lost its slots", segment.id);
+        copied.then(|| Drain {
             segment: segment.id,
             file: Arc::clone(&segment.file),
             offset: segment.drained,
-            pages,
+            len: len as u32,
         })
     }
 
@@ -258,7 +272,7 @@ impl Log {
         let Some(segment) = self.segments.iter_mut().find(|s| s.id == drain.segment) else {
             return;
         };
-        segment.drained = drain.offset + drain.pages.len() as u32;
+        segment.drained = drain.offset + drain.len;
         segment.give_back(&mut self.pool);
         self.forget_finished();
     }
@@ -266,12 +280,6 @@ impl Log {
     /// Segments that are sealed, drained and synced are no concern of the log's any more.
     fn forget_finished(&mut self) {
         let done = |s: &LogSegment| s.sealed && s.drained >= s.append && s.synced >= s.append;
-        for segment in self.segments.iter_mut().filter(|s| done(s)) {
-            segment
-                .slots
-                .drain(..)
-                .for_each(|slot| self.pool.release(slot));
-        }
         self.segments.retain(|s| !done(s));
     }
 }
@@ -309,7 +317,8 @@ impl LogSegment {
         }
     }
 
-    fn copy_out(&self, pool: &SlotPool, offset: u32, len: usize, out: &mut Vec<u8>) -> bool {
+    /// Shows a stretch of the segment slot by slot; `false` when it holds not all of it any more.
+    fn visit(&self, pool: &SlotPool, offset: u32, len: usize, mut show: impl FnMut(&[u8])) -> bool {
         let size = pool.slot_size();
         let Some(at) = offset.checked_sub(self.slots_from) else {
             return false;
@@ -324,7 +333,7 @@ impl LogSegment {
                 .get(at / size)
                 .and_then(|s| pool.slot(*s).get(within..within + now))
             {
-                Some(bytes) => out.extend_from_slice(bytes),
+                Some(bytes) => show(bytes),
                 None => return false,
             }
             at += now;
@@ -332,19 +341,25 @@ impl LogSegment {
         true
     }
 
-    /// Moves the append point to a page of its own. Slots are zeroed when claimed, so the padding reads as zeroes.
-    fn pad(&mut self, pool: &mut SlotPool) {
+    /// Moves the append point to a page of its own; what is skipped reads as zeroes. Tells how much that is.
+    fn pad(&mut self, pool: &mut SlotPool) -> u64 {
         let end = self.append.next_multiple_of(PAGE as u32);
-        // Slots are whole pages, so that the page in question is held already.
-        debug_assert!(self.held_to(pool) >= end as usize || self.append == end);
+        let skipped = (end - self.append) as usize;
+        // Slots are whole pages: the page in question is held already.
+        if let Some(zeroes) = [0; PAGE].get(..skipped) {
+            self.copy_in(pool, self.append, zeroes);
+        }
         self.append = end;
+        skipped as u64
     }
 
     /// Gives back slots that neither draining nor reading needs. An extent that reaches past `drained` may begin a
     /// whole extent before it.
     fn give_back(&mut self, pool: &mut SlotPool) {
         let size = pool.slot_size();
-        let needed_from = if self.drained >= self.append {
+        let needed_from = if self.drained >= self.append && self.sealed {
+            usize::MAX
+        } else if self.drained >= self.append {
             self.append as usize
         } else {
             (self.drained as usize).saturating_sub(MAX_STORED)

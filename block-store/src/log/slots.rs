@@ -77,21 +77,14 @@ impl SlotPool {
         self.free.len()
     }
 
-    /// All slots.
-    pub fn slots(&self) -> usize {
-        self.header.slots as usize
-    }
-
     /// Claims a slot for the part of a segment that begins at `offset`.
     ///
     /// # Crash
-    /// 1. The slot is zeroed while its row is free: what a SIGKILL leaves of it is not looked at.
-    /// 2. The row is written; from here on the slot will be written to the segment after a SIGKILL.
-    /// 3. Records are copied in; one that is cut short does not verify and was not acknowledged.
+    /// 1. The row is written; from here on the slot will be written to the segment after a SIGKILL.
+    /// 2. Records are copied in; one that is cut short does not verify and was not acknowledged. What an earlier use
+    ///    has left behind them does not verify in this place either, and so ends the log.
     pub fn claim(&mut self, segment: u32, generation: u64, offset: u32) -> Option<usize> {
         let slot = self.free.pop()?;
-        self.slot_mut(slot).fill(0);
-        compiler_fence(Ordering::SeqCst);
         self.set_row(
             slot,
             &SlotRow {

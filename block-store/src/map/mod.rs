@@ -28,6 +28,9 @@ pub type Slots = [u64; NODE_SLOTS];
 /// Memory that one cached node takes, in bytes, its bookkeeping included.
 pub const NODE_MEMORY: usize = NODE_SLOTS * 8 + 128;
 
+/// Steps of the clock's hand per call.
+const EVICTION_STEPS: usize = 16;
+
 /// A node that has to be read before the map can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
@@ -58,7 +61,8 @@ struct Node {
 pub struct Map {
     nodes: HashMap<NodeKey, Node, key::KeyHash>,
     roots: HashMap<u32, u64, key::KeyHash>,
-    clock: VecDeque<NodeKey>,
+    /// Nodes with their stamps, in the order in which the hand passes them.
+    clock: VecDeque<(NodeKey, u64)>,
     budget: usize,
     dirty: usize,
     next_stamp: u64,
@@ -100,6 +104,11 @@ impl Map {
     /// Whether so many nodes are dirty that a checkpoint should run.
     pub fn wants_checkpoint(&self) -> bool {
         self.dirty > self.budget / 2
+    }
+
+    /// Makes room for the nodes that the next change may need.
+    pub fn make_room(&mut self) {
+        self.evict();
     }
 
     /// Whether changes must wait for a checkpoint, because what can't be evicted fills the budget.
@@ -166,10 +175,15 @@ impl Map {
     pub fn install(&mut self, missing: Missing, slots: Box<Slots>) {
         // First make room: that may evict the node's own parent, and then the caller has to begin there.
         self.evict();
-        if self.nodes.contains_key(&missing.key) || self.above(missing.key) != Err(missing) {
+        if !self.still_misses(missing) {
             return;
         }
         self.put(missing.key, missing.at, Arc::from(slots));
+    }
+
+    /// Whether this node is what has to be read still.
+    pub fn still_misses(&self, missing: Missing) -> bool {
+        !self.nodes.contains_key(&missing.key) && self.above(missing.key) == Err(missing)
     }
 
     /// Whether the map of today still names the node record at `at`, in memory or not.
@@ -222,7 +236,7 @@ impl Map {
                 children: 0,
             },
         );
-        self.clock.push_back(key);
+        self.clock.push_back((key, stamp));
     }
 
     fn take(&mut self, key: NodeKey) -> Option<Node> {
@@ -239,19 +253,25 @@ impl Map {
     /// Second-chance eviction (the clock algorithm) of clean nodes until the budget holds; a few steps per call,
     /// so that the cost is spread over the calls that cause it.
     fn evict(&mut self) {
-        for _ in 0..64 {
-            if self.nodes.len() < self.budget {
+        for _ in 0..EVICTION_STEPS {
+            if self.nodes.len() < self.budget && self.clock.len() <= 2 * self.budget {
                 return;
             }
-            let Some(key) = self.clock.pop_front() else {
+            let Some((key, stamp)) = self.clock.pop_front() else {
                 return;
             };
-            let Some(node) = self.nodes.get_mut(&key) else {
+            // A node that was dropped leaves its place on the clock behind.
+            let Some(node) = self.nodes.get_mut(&key).filter(|n| n.stamp == stamp) else {
                 continue;
             };
             let used = std::mem::take(&mut node.used);
-            if used || node.dirty || node.writing || node.children > 0 {
-                self.clock.push_back(key);
+            if used
+                || node.dirty
+                || node.writing
+                || node.children > 0
+                || self.nodes.len() < self.budget
+            {
+                self.clock.push_back((key, stamp));
             } else {
                 self.take(key);
             }

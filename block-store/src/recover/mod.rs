@@ -67,13 +67,15 @@ pub fn recover(
     for (id, layer) in &found.catalogue.layers {
         found.map.add_layer(*id, layer.root);
     }
-    let logs = open_segments(disk, superblock, &rows, &mut found.segments)?;
+    let (logs, orphans) = open_segments(disk, superblock, &rows, &mut found.segments)?;
     for segment in found.chains.clone() {
         found.segments.retain(segment, 1);
     }
     let mut scans = scan_logs(&logs, superblock, &mut found, accept_damage)?;
+    // Only now: a file without a valid header that a commit has promised is damage, and has been reported.
+    remove_orphans(disk, &orphans)?;
     roll_forward(&mut scans, superblock.checkpoint_lsn, &mut found)?;
-    seal(disk, &scans, &mut found)?;
+    seal(&scans, &mut found)?;
     Ok(found)
 }
 
@@ -83,15 +85,16 @@ struct LogTail {
     from: u32,
 }
 
-/// Opens all segments that count, removes those that don't, and says which have to be scanned from where.
+/// Opens all segments that count. Returns which have to be scanned from where, and the files that don't count.
 fn open_segments(
     disk: &dyn Disk,
     superblock: &Superblock,
     rows: &[SegmentRow],
     segments: &mut Segments,
-) -> Result<Vec<LogTail>, StoreError> {
+) -> Result<(Vec<LogTail>, Vec<String>), StoreError> {
     let by_id: HashMap<u32, &SegmentRow> = rows.iter().map(|r| (r.id, r)).collect();
     let mut tails = Vec::new();
+    let mut orphans = Vec::new();
     let mut seen = HashSet::new();
     for name in disk.list().map_err(StoreError::io("listing the store"))? {
         let Some(id) = segment_id_of(&name) else {
@@ -100,7 +103,8 @@ fn open_segments(
         let file = disk
             .open(&name)
             .map_err(StoreError::io(format!("opening {name}")))?;
-        let header = read_header(&*file, superblock, id);
+        let header = read_header(&*file, superblock, id)
+            .map_err(StoreError::io(format!("reading {name}")))?;
         let row = by_id
             .get(&id)
             .filter(|r| header.as_ref().is_none_or(|h| h.generation == r.generation));
@@ -129,10 +133,7 @@ fn open_segments(
                 (header.generation, 0, 0, SEGMENT_DATA_START, Content::Data)
             }
             _ => {
-                // Unlinked by a checkpoint whose directory was not synced, or never finished being allocated.
-                log::debug!("removing {name}: no checkpoint names it");
-                disk.remove(&name)
-                    .map_err(StoreError::io(format!("removing {name}")))?;
+                orphans.push(name);
                 continue;
             }
         };
@@ -155,19 +156,22 @@ fn open_segments(
             row.id
         );
     }
-    Ok(tails)
+    Ok((tails, orphans))
 }
 
+/// The segment's header; `None` where there is none: damaged, another store's, or never finished being allocated.
 fn read_header(
     file: &dyn crate::io::DiskFile,
     superblock: &Superblock,
     id: u32,
-) -> Option<SegmentHeader> {
-    let mut page = AlignedBuf::zeroed(PAGE).ok()?;
-    file.read_at(&mut page, 0).ok()?;
-    SegmentHeader::decode(&page)
-        .ok()
-        .filter(|h| h.store == superblock.store && h.id == id)
+) -> std::io::Result<Option<SegmentHeader>> {
+    if file.len()? < PAGE as u64 {
+        return Ok(None);
+    }
+    let mut page = AlignedBuf::zeroed(PAGE)?;
+    file.read_at(&mut page, 0)?;
+    let header = SegmentHeader::decode(&page).ok();
+    Ok(header.filter(|h| h.store == superblock.store && h.id == id))
 }
 
 /// Scans the tails and holds them against what commits have promised.
@@ -357,8 +361,19 @@ pub fn load_node(state: &mut State, missing: Missing) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// What was scanned becomes durable and is cut to its length. Empty segments go.
-fn seal(disk: &dyn Disk, scans: &[Scan], found: &mut Recovered) -> Result<(), StoreError> {
+/// Removes files that no checkpoint and no commit names: unlinked by a checkpoint whose directory was not synced, or
+/// never finished being allocated.
+fn remove_orphans(disk: &dyn Disk, orphans: &[String]) -> Result<(), StoreError> {
+    for name in orphans {
+        log::info!("removing {name}: no checkpoint names it");
+        disk.remove(name)
+            .map_err(StoreError::io(format!("removing {name}")))?;
+    }
+    Ok(())
+}
+
+/// What was scanned becomes durable and is cut to its length; what is empty goes with the next checkpoint.
+fn seal(scans: &[Scan], found: &mut Recovered) -> Result<(), StoreError> {
     for scan in scans {
         let Some(segment) = found.segments.get(scan.segment) else {
             continue;
@@ -366,12 +381,6 @@ fn seal(disk: &dyn Disk, scans: &[Scan], found: &mut Recovered) -> Result<(), St
         let file = std::sync::Arc::clone(&segment.file);
         let end = scan.end.next_multiple_of(PAGE as u32);
         let context = || StoreError::io(format!("sealing segment {:x}", scan.segment));
-        if scan.end == SEGMENT_DATA_START && segment.live == 0 && segment.total == 0 {
-            found.segments.remove(scan.segment);
-            disk.remove(&segment_file_name(scan.segment))
-                .map_err(context())?;
-            continue;
-        }
         file.truncate(u64::from(end)).map_err(context())?;
         file.sync().map_err(context())?;
         found.prefixes.push(Prefix {

@@ -215,6 +215,8 @@ impl Store {
         let mut checkpointer = self.checkpointer.lock();
         let buffer = checkpointer.superblock().buffer.clone();
         checkpointer.run(&self.core, |superblock| superblock.buffer = None)?;
+        // Whoever still sends is told, and not acknowledged into a buffer that nothing names any more.
+        self.core.state.lock().failed = Some("it was shut down".into());
         if let Some(buffer) = buffer {
             let _ = self.host.runtime().remove_memory(&buffer.file());
         }

@@ -144,7 +144,7 @@ impl Store {
         let state = State {
             map: found.map,
             segments: found.segments,
-            log: Log::new(pool, found.next_lsn, found.prefixes),
+            log: Log::new(pool, found.next_lsn, found.prefixes, found.scanned),
             catalogue: found.catalogue,
             failed: None,
             full: false,
@@ -229,10 +229,10 @@ fn stored_rules(json: Option<&str>, whose: &str) -> Arc<Rules> {
     let parsed = json.map(serde_json::from_str::<Rules>);
     match parsed {
         None => Arc::default(),
-        Some(Ok(rules)) => Arc::new(rules),
-        Some(Err(error)) => {
+        Some(Ok(rules)) if rules.validate().is_ok() => Arc::new(rules),
+        Some(_) => {
             log::error!(
-                "the stored compression rules of {whose} can't be read ({error}); using the shipped ones"
+                "the stored compression rules of {whose} can't be read; using the shipped ones"
             );
             Arc::default()
         }

@@ -29,8 +29,10 @@ impl Threads {
         for bell in [&core.log_bell, &core.alloc_bell, &core.upkeep_bell] {
             bell.ring();
         }
+        let own = std::thread::current().id();
         for handle in self.handles.lock().drain(..) {
-            if handle.join().is_err() {
+            // The last owner may be one of the threads itself: it ends by returning.
+            if handle.thread().id() != own && handle.join().is_err() {
                 log::error!("a thread of the store has panicked");
             }
         }
@@ -62,10 +64,13 @@ impl Store {
         })?;
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-alloc", move |stop| {
+            let mut failed = false;
             while !stop.load(SeqCst) {
                 let full = core.state.lock().full;
-                core.alloc_bell.wait(full.then_some(RETRY));
-                if let Err(error) = core.allocate_ready() {
+                core.alloc_bell.wait((full || failed).then_some(RETRY));
+                let outcome = core.allocate_ready();
+                failed = outcome.is_err();
+                if let Err(error) = outcome {
                     log::error!("{error}");
                 }
                 if core.state.lock().full {
@@ -78,8 +83,7 @@ impl Store {
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-upkeep", move |stop| {
             while !stop.load(SeqCst) {
-                let idle = core.log_since_checkpoint(&core.state.lock()) == 0;
-                core.upkeep_bell.wait((!idle).then_some(QUIET));
+                core.upkeep_bell.wait(Some(QUIET));
                 let Some(store) = store.upgrade() else { return };
                 if !stop.load(SeqCst)
                     && let Err(error) = store.upkeep()

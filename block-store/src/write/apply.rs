@@ -1,6 +1,7 @@
 //! The critical section of a write: LSN, log and map change together.
 
 use super::prepare::{Body, Piece};
+use crate::alloc::Purpose;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader, RecordKind};
 use crate::log::{NoRoom, Stream};
 use crate::map::{Freed, NodeKey};
@@ -112,7 +113,8 @@ pub(crate) fn clear(state: &mut State, layer: u32, first: u64, blocks: u64) {
     }
 }
 
-fn ready(state: &State) -> Result<(), Blocked> {
+fn ready(state: &mut State) -> Result<(), Blocked> {
+    state.map.make_room();
     if state.map.is_full() {
         Err(Blocked::Checkpoint)
     } else {
@@ -128,7 +130,16 @@ pub(crate) fn append(
     payload: &[u8],
 ) -> Result<(Location, u64), Blocked> {
     if state.log.room(stream, header.stored_len()) == Err(NoRoom::Segment) {
-        state.open_segment(stream)?;
+        // A range gives back more than its record takes.
+        let guest = header.kind == RecordKind::Extent && !header.flags.relocated;
+        state.open_segment(
+            stream,
+            if guest {
+                Purpose::Guest
+            } else {
+                Purpose::Relocation
+            },
+        )?;
     }
     let (at, lsn) = state
         .log

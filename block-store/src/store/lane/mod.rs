@@ -79,6 +79,8 @@ pub struct Done<P> {
 
 /// Marks the tags of reads of map nodes.
 const NODE_TAG: u64 = 1 << 63;
+/// Bytes of requests that are worked on at a time, at most: what hostile guests can make a lane allocate.
+const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
 /// Buffers kept for reuse, and their size: one page read at its longest.
 const KEPT_BUFFERS: usize = 64;
 const SMALL_BUFFER: usize = 16 << 10;
@@ -101,6 +103,9 @@ pub struct Lane<P: Payload> {
     spare_ops: Vec<op::Parts>,
     loads: Vec<Option<NodeLoad>>,
     stalled: VecDeque<usize>,
+    /// Not begun yet: too many bytes are in flight.
+    waiting: VecDeque<usize>,
+    bytes_in_flight: u64,
     done: Vec<Done<P>>,
     reads: Vec<ReadDone>,
     flushed: Vec<(usize, bool)>,
@@ -125,6 +130,8 @@ impl<P: Payload> Lane<P> {
             spare_ops: Vec::new(),
             loads: Vec::new(),
             stalled: VecDeque::new(),
+            waiting: VecDeque::new(),
+            bytes_in_flight: 0,
             done: Vec::new(),
             reads: Vec::new(),
             flushed: Vec::new(),
@@ -155,7 +162,8 @@ impl<P: Payload> Lane<P> {
         match Op::new(vdisk, command, tag, parts) {
             Ok(op) => {
                 let index = self.place(op);
-                self.start(index);
+                self.waiting.push_back(index);
+                self.start_waiting();
             }
             Err(done) => {
                 if done.result.is_err() {
@@ -169,6 +177,7 @@ impl<P: Payload> Lane<P> {
     /// Pushes I/O to the kernel, takes in what has finished, tries again what was stalled; appends finished requests.
     pub fn poll(&mut self, done: &mut Vec<Done<P>>) {
         self.answer_bell();
+        self.start_waiting();
         loop {
             let mut reads = std::mem::take(&mut self.reads);
             self.queue.poll(&mut reads);
@@ -180,6 +189,7 @@ impl<P: Payload> Lane<P> {
                 self.read_done(read);
             }
             self.reads = reads;
+            self.start_waiting();
         }
         done.append(&mut self.done);
     }
@@ -234,6 +244,19 @@ impl<P: Payload> Lane<P> {
         self.ops.get_mut(index)?.as_mut()
     }
 
+    /// Begins what waits, as far as memory is granted; a single request of any size is.
+    fn start_waiting(&mut self) {
+        while let Some(index) = self.waiting.front().copied() {
+            let bytes = self.op(index).map_or(0, |op| op.memory());
+            if self.bytes_in_flight > 0 && self.bytes_in_flight + bytes > MAX_BYTES_IN_FLIGHT {
+                return;
+            }
+            self.waiting.pop_front();
+            self.bytes_in_flight += bytes;
+            self.start(index);
+        }
+    }
+
     fn start(&mut self, index: usize) {
         match self.op(index).map(|op| op.kind) {
             Some(Kind::Read) => self.plan_read(index),
@@ -249,12 +272,15 @@ impl<P: Payload> Lane<P> {
             return;
         };
         self.free.push(index);
+        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(op.memory());
         op.count(&result);
         let (tag, payload, mut parts) = op.into_parts();
         for buffer in parts.buffers.drain(..).flatten() {
             self.keep(buffer);
         }
-        self.spare_ops.push(parts);
+        if self.spare_ops.len() < KEPT_BUFFERS {
+            self.spare_ops.push(parts);
+        }
         self.done.push(Done {
             tag,
             payload,
@@ -289,7 +315,18 @@ impl<P: Payload> Lane<P> {
             load.waiting.push(index);
             return;
         }
-        let plan = NodeRead::plan(&self.core.state.lock(), missing);
+        let core = Arc::clone(&self.core);
+        let plan = {
+            let state = core.state.lock();
+            match NodeRead::plan(&state, missing) {
+                // Loaded, rewritten and moved by others since it was found missing: look again.
+                Err(_) if !state.map.still_misses(missing) => {
+                    drop(state);
+                    return self.again(index);
+                }
+                plan => plan,
+            }
+        };
         let buffer = plan.and_then(|read| {
             let (offset, len) = read.pages();
             Ok((offset, self.buffer(len).map_err(|e| e.to_string())?, read))
@@ -316,6 +353,15 @@ impl<P: Payload> Lane<P> {
                     .push(&file, offset, buffer, NODE_TAG | place as u64);
             }
             Err(why) => self.node_failed(vec![index], &why),
+        }
+    }
+
+    /// Goes on with an operation where a missing node has stopped it.
+    fn again(&mut self, index: usize) {
+        match self.op(index).map(|op| op.applying()) {
+            Some(true) => self.apply(index),
+            Some(false) => self.plan_read(index),
+            None => {}
         }
     }
 
@@ -349,11 +395,7 @@ impl<P: Payload> Lane<P> {
             Ok(slots) => {
                 core.state.lock().map.install(load.read.missing, slots);
                 for index in load.waiting {
-                    match self.op(index).map(|op| op.applying()) {
-                        Some(true) => self.apply(index),
-                        Some(false) => self.plan_read(index),
-                        None => {}
-                    }
+                    self.again(index);
                 }
             }
         }

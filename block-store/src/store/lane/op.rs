@@ -118,6 +118,14 @@ impl<P: Payload> Op<P> {
         self.next_piece.is_some() || self.kind == Kind::Discard
     }
 
+    /// Bytes of memory that it takes while it is worked on.
+    pub fn memory(&self) -> u64 {
+        match self.kind {
+            Kind::Read | Kind::Write => self.len,
+            _ => 0,
+        }
+    }
+
     /// Whole blocks within the range: the first, and how many.
     pub fn inner(&self) -> (u64, u64) {
         let block = BLOCK as u64;
