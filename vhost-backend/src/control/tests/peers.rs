@@ -40,13 +40,21 @@ fn another_user_is_refused() {
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let ask = |uid: u32| {
-        let output = Command::new(&program)
+        let mut helper = Command::new(&program);
+        helper
             .args(["helper_asks_for_health", "--nocapture"])
             .current_dir("/")
             .env(SOCKET, served.server.socket())
-            .uid(uid)
-            .output()
-            .unwrap();
+            .uid(uid);
+        let output = loop {
+            match helper.output() {
+                // A child that another test has just forked still has the copy open for writing.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now()
+                }
+                output => break output.unwrap(),
+            }
+        };
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
