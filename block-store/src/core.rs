@@ -13,7 +13,7 @@ use crate::state::{Blocked, State};
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -168,6 +168,8 @@ pub struct Core {
     checkpoint_log: u64,
     /// [`crate::log::Log::appended`] at the last checkpoint.
     checkpointed: AtomicU64,
+    /// Idle share of the host's CPU time in per cent, as last measured; 100 until then.
+    pub cpu_headroom: AtomicU8,
 }
 
 impl Core {
@@ -187,6 +189,7 @@ impl Core {
             counters: Counters::default(),
             checkpoint_log,
             checkpointed: AtomicU64::new(0),
+            cpu_headroom: AtomicU8::new(100),
         }
     }
 

@@ -127,7 +127,7 @@ impl Compaction {
             return Ok(true);
         }
         let stored = self.read(at)?;
-        if alive.iter().eq([&(0..header.count)]) && record.intact {
+        if alive.iter().eq([&(0..header.count)]) && header.codec != 0 && record.intact {
             let payload = stored
                 .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
                 .unwrap_or_default();

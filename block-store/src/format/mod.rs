@@ -34,6 +34,8 @@ pub const MAX_EXTENT_BLOCKS: usize = 32;
 pub const MAX_STORED: usize = RECORD_HEADER + MAX_EXTENT_BLOCKS * BLOCK;
 /// Blocks of the largest vDisk: 64 TiB.
 pub const MAX_BLOCKS: u64 = 1 << 34;
+/// LSNs and generations are below this: whoever counts on never overflows.
+pub const MAX_NUMBER: u64 = 1 << 62;
 /// Version of the on-disk format that this code writes.
 pub const FORMAT_VERSION: u32 = 1;
 

@@ -1,7 +1,9 @@
 //! The header that stands before everything in a segment: extents, ranges, commits, map nodes, tables.
 
 use super::bytes::{Fields, put};
-use super::{BLOCK, FormatError, MAX_BLOCKS, MAX_EXTENT_BLOCKS, MAX_STORED, UNIT};
+use super::{
+    BLOCK, FormatError, MAX_BLOCKS, MAX_EXTENT_BLOCKS, MAX_NUMBER, MAX_STORED, NODE_SLOTS, UNIT,
+};
 
 /// Size of a record's header in bytes.
 pub const RECORD_HEADER: usize = 64;
@@ -24,6 +26,8 @@ pub enum RecordKind {
     Table = 5,
     /// A piece of the catalogue.
     Catalogue = 6,
+    /// The rest of the page is empty: the next record begins with the next page. No payload.
+    Pad = 7,
 }
 
 /// Bits of a record's flags.
@@ -90,6 +94,23 @@ pub fn units(payload_len: usize) -> usize {
 }
 
 impl RecordHeader {
+    /// A record that fills up a page.
+    pub fn pad(lsn: u64) -> Self {
+        Self {
+            kind: RecordKind::Pad,
+            flags: RecordFlags::default(),
+            codec: 0,
+            layer: 0,
+            first: 0,
+            count: 0,
+            lsn,
+            payload_len: 0,
+            raw_len: 0,
+            payload_crc: 0,
+            link: 0,
+        }
+    }
+
     /// Stored length with header and padding, in bytes.
     pub fn stored_len(&self) -> usize {
         units(self.payload_len as usize)
@@ -134,6 +155,7 @@ impl RecordHeader {
                 4 => RecordKind::Node,
                 5 => RecordKind::Table,
                 6 => RecordKind::Catalogue,
+                7 => RecordKind::Pad,
                 other => return Err(f.error(format!("unknown kind {other}"))),
             },
             codec: f.u8(5)?,
@@ -158,12 +180,20 @@ impl RecordHeader {
         let blocks = self.count as usize;
         let fits = match self.kind {
             RecordKind::Extent => {
-                (1..=MAX_EXTENT_BLOCKS).contains(&blocks) && self.raw_len as usize == blocks * BLOCK
+                // Never across the border of a leaf of the map.
+                (1..=MAX_EXTENT_BLOCKS).contains(&blocks)
+                    && self.first % NODE_SLOTS as u64 + self.count <= NODE_SLOTS as u64
+                    && self.raw_len as usize == blocks * BLOCK
             }
             RecordKind::Range => self.payload_len == 0 && self.count > 0,
+            RecordKind::Pad => self.payload_len == 0,
             _ => self.raw_len as usize <= MAX_STORED,
         };
-        if !fits || self.payload_len as usize > MAX_STORED - RECORD_HEADER || self.codec > 2 {
+        if !fits
+            || self.payload_len as usize > MAX_STORED - RECORD_HEADER
+            || self.codec > 2
+            || self.lsn > MAX_NUMBER
+        {
             return Err(f.error("impossible lengths"));
         }
         let blocks = matches!(self.kind, RecordKind::Extent | RecordKind::Range);

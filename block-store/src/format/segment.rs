@@ -1,7 +1,7 @@
 //! A segment file: one page of header, then records.
 
 use super::bytes::{Fields, put, put_checksum};
-use super::{FORMAT_VERSION, FormatError};
+use super::{FORMAT_VERSION, FormatError, MAX_NUMBER};
 use crate::io::PAGE;
 use uuid::Uuid;
 
@@ -46,6 +46,9 @@ impl SegmentHeader {
         f.checksum(CHECKSUM_AT)?;
         if f.u32(8)? != FORMAT_VERSION {
             return Err(f.error(format!("format {} is not ours", f.u32(8)?)));
+        }
+        if f.u64(32)? > MAX_NUMBER {
+            return Err(f.error("impossible generation"));
         }
         Ok(Self {
             store: Uuid::from_bytes(f.array(16)?),

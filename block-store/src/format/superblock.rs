@@ -1,7 +1,7 @@
 //! Two superblocks, written one after the other: the root of a checkpoint.
 
 use super::bytes::{Fields, put, put_checksum};
-use super::{Entry, FORMAT_VERSION, FormatError};
+use super::{Entry, FORMAT_VERSION, FormatError, MAX_NUMBER};
 use crate::io::PAGE;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ const MAGIC: [u8; 8] = *b"FIRNSUP1";
 const CHECKSUM_AT: usize = SUPERBLOCK_SIZE - 4;
 const PATH_AT: usize = 256;
 const PATH_MAX: usize = 1024;
-/// Features that this code knows; a store with others is opened read-only (ro-compat) or not at all (incompat).
+/// Features that this code knows; a store with others is refused.
 const KNOWN_INCOMPAT: u64 = 0;
 const WHAT: &str = "superblock";
 
@@ -117,6 +117,13 @@ impl Superblock {
             return Err(f.error(format!(
                 "format {version} is newer than this program's {FORMAT_VERSION}; use a newer firn"
             )));
+        }
+        if version == 0
+            || [32, 64, 72]
+                .iter()
+                .any(|at| f.u64(*at).is_ok_and(|n| n > MAX_NUMBER))
+        {
+            return Err(f.error("impossible version, generation or LSN"));
         }
         let incompat = f.u64(56)?;
         if incompat & !KNOWN_INCOMPAT != 0 || f.u64(48)? != 0 || f.array::<16>(112)? != [0; 16] {

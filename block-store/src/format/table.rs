@@ -1,7 +1,7 @@
 //! The segment table: one row per segment that a checkpoint knows.
 
-use super::FormatError;
 use super::bytes::{Fields, put};
+use super::{FormatError, MAX_NUMBER};
 
 const ROW: usize = 32;
 /// Bytes of the largest segment.
@@ -55,7 +55,7 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<SegmentRow>, FormatError> {
             let f = Fields::new(WHAT, row);
             let flags = f.u8(24)?;
             let id = f.u32(0)?;
-            if flags > 3 || id >= 1 << 24 || f.u32(4)? > MAX_SEGMENT {
+            if flags > 3 || id >= 1 << 24 || f.u32(4)? > MAX_SEGMENT || f.u64(8)? > MAX_NUMBER {
                 return Err(f.error(format!(
                     "segment {id:x} has impossible flags {flags:x}, number or length"
                 )));

@@ -67,10 +67,11 @@ impl Log {
         {
             self.unrecorded.clear();
         }
+        let lsn = self.last_lsn();
         for stream in STREAMS {
             let open = self.open.get(stream as usize).copied().flatten();
             if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
-                self.appended += segment.pad(&mut self.pool);
+                self.appended += segment.pad(&mut self.pool, lsn);
             }
         }
         let files = self
@@ -86,7 +87,7 @@ impl Log {
                 (Arc::clone(&s.file), end)
             });
         Cut {
-            lsn: self.last_lsn(),
+            lsn,
             files: files.collect(),
         }
     }

@@ -141,8 +141,9 @@ impl Log {
 
     fn seal(&mut self, stream: Stream) -> Option<u32> {
         let id = self.open.get_mut(stream as usize)?.take()?;
+        let lsn = self.last_lsn();
         let segment = self.segments.iter_mut().find(|s| s.id == id)?;
-        self.appended += segment.pad(&mut self.pool);
+        self.appended += segment.pad(&mut self.pool, lsn);
         segment.sealed = true;
         segment.give_back(&mut self.pool);
         Some(id)
@@ -341,13 +342,23 @@ impl LogSegment {
         true
     }
 
-    /// Moves the append point to a page of its own; what is skipped reads as zeroes. Tells how much that is.
-    fn pad(&mut self, pool: &mut SlotPool) -> u64 {
+    /// Moves the append point to a page of its own; a record says so to whoever scans the log. Tells how much is skipped.
+    fn pad(&mut self, pool: &mut SlotPool, lsn: u64) -> u64 {
         let end = self.append.next_multiple_of(PAGE as u32);
         let skipped = (end - self.append) as usize;
-        // Slots are whole pages: the page in question is held already.
-        if let Some(zeroes) = [0; PAGE].get(..skipped) {
-            self.copy_in(pool, self.append, zeroes);
+        if skipped > 0 {
+            let seed = Seed {
+                segment: self.id,
+                generation: self.generation,
+                offset: self.append,
+            };
+            let mut page = [0; PAGE];
+            let header = RecordHeader::pad(lsn).encode(seed);
+            for (to, from) in page.iter_mut().zip(header) {
+                *to = from;
+            }
+            // Slots are whole pages: the page in question is held already. Records are aligned to the size of a header.
+            self.copy_in(pool, self.append, page.get(..skipped).unwrap_or_default());
         }
         self.append = end;
         skipped as u64

@@ -13,10 +13,10 @@ mod scan;
 use crate::alloc::{Content, Phase, Segment, Segments};
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentHeader, SegmentRow,
-    Superblock, segment_file_name, segment_id_of,
+    Catalogue, FormatError, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentHeader,
+    SegmentRow, Superblock, segment_file_name, segment_id_of,
 };
-use crate::io::{AlignedBuf, Disk, PAGE};
+use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
 use crate::map::{Map, Missing};
 use crate::read::NodeRead;
 use crate::state::State;
@@ -67,7 +67,8 @@ pub fn recover(
     for (id, layer) in &found.catalogue.layers {
         found.map.add_layer(*id, layer.root);
     }
-    let (logs, orphans) = open_segments(disk, superblock, &rows, &mut found.segments)?;
+    let (logs, orphans) =
+        open_segments(disk, superblock, &rows, &mut found.segments, accept_damage)?;
     for segment in found.chains.clone() {
         found.segments.retain(segment, 1);
     }
@@ -91,6 +92,7 @@ fn open_segments(
     superblock: &Superblock,
     rows: &[SegmentRow],
     segments: &mut Segments,
+    accept_damage: bool,
 ) -> Result<(Vec<LogTail>, Vec<String>), StoreError> {
     let by_id: HashMap<u32, &SegmentRow> = rows.iter().map(|r| (r.id, r)).collect();
     let mut tails = Vec::new();
@@ -105,9 +107,10 @@ fn open_segments(
             .map_err(StoreError::io(format!("opening {name}")))?;
         let header = read_header(&*file, superblock, id)
             .map_err(StoreError::io(format!("reading {name}")))?;
-        let row = by_id
-            .get(&id)
-            .filter(|r| header.as_ref().is_none_or(|h| h.generation == r.generation));
+        let row = by_id.get(&id).filter(|r| match &header {
+            Head::Valid(h) => h.generation == r.generation,
+            _ => true,
+        });
         let (generation, live, total, used, content) = match (row, &header) {
             (Some(row), _) => {
                 seen.insert(id);
@@ -124,13 +127,20 @@ fn open_segments(
                 }
                 (row.generation, row.live, row.total, row.used, content)
             }
-            (None, Some(header)) if header.generation >= superblock.next_segment_generation => {
+            (None, Head::Valid(header))
+                if header.generation >= superblock.next_segment_generation =>
+            {
                 tails.push(LogTail {
                     id,
                     from: SEGMENT_DATA_START,
                 });
                 segments.next_generation = segments.next_generation.max(header.generation + 1);
                 (header.generation, 0, 0, SEGMENT_DATA_START, Content::Data)
+            }
+            (None, Head::Damaged(error)) if !accept_damage => {
+                return Err(StoreError::damaged(format!(
+                    "{name}, which may hold flushed data (--accept-log-damage gives it up)"
+                ))(error.clone()));
             }
             _ => {
                 orphans.push(name);
@@ -159,19 +169,27 @@ fn open_segments(
     Ok((tails, orphans))
 }
 
-/// The segment's header; `None` where there is none: damaged, another store's, or never finished being allocated.
-fn read_header(
-    file: &dyn crate::io::DiskFile,
-    superblock: &Superblock,
-    id: u32,
-) -> std::io::Result<Option<SegmentHeader>> {
+/// What the first page of a segment's file says.
+enum Head {
+    Valid(SegmentHeader),
+    /// Never finished being allocated: the header is written and synced before a segment is used.
+    Blank,
+    Damaged(FormatError),
+}
+
+fn read_header(file: &dyn DiskFile, superblock: &Superblock, id: u32) -> std::io::Result<Head> {
     if file.len()? < PAGE as u64 {
-        return Ok(None);
+        return Ok(Head::Blank);
     }
     let mut page = AlignedBuf::zeroed(PAGE)?;
     file.read_at(&mut page, 0)?;
-    let header = SegmentHeader::decode(&page).ok();
-    Ok(header.filter(|h| h.store == superblock.store && h.id == id))
+    let other = || FormatError::new("segment header", "it belongs to another place or store");
+    Ok(match SegmentHeader::decode(&page) {
+        Ok(h) if h.store == superblock.store && h.id == id => Head::Valid(h),
+        Ok(_) => Head::Damaged(other()),
+        Err(_) if page.iter().all(|b| *b == 0) => Head::Blank,
+        Err(error) => Head::Damaged(error),
+    })
 }
 
 /// Scans the tails and holds them against what commits have promised.

@@ -29,7 +29,7 @@ pub struct Scan {
     pub records: Vec<Scanned>,
     /// Commit records.
     pub commits: Vec<CommitRecord>,
-    /// Where it ends: a page that begins with zeroes, a header that does not verify, or the end of the file.
+    /// Where it ends: zeroes, a header that does not verify, or the end of the file.
     pub end: u32,
     /// Why it ends there.
     pub why: String,
@@ -59,12 +59,8 @@ pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io
             return Ok(out);
         }
         if head.iter().all(|b| *b == 0) {
-            if at.is_multiple_of(PAGE as u32) {
-                out.why = "there are only zeroes".into();
-                return Ok(out);
-            }
-            out.end = at.next_multiple_of(PAGE as u32);
-            continue;
+            out.why = "there are only zeroes".into();
+            return Ok(out);
         }
         let header = match RecordHeader::decode(head, seed) {
             Ok(header) => header,
@@ -73,6 +69,10 @@ pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io
                 return Ok(out);
             }
         };
+        if header.kind == RecordKind::Pad {
+            out.end = at.next_multiple_of(PAGE as u32);
+            continue;
+        }
         let len = header.stored_len();
         let stored = window.get(at, len)?;
         let Some(payload) = stored.get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)

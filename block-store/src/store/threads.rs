@@ -6,14 +6,17 @@ use crate::core::Core;
 use crate::error::StoreError;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a full store looks for space.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long changes wait for a checkpoint at most, when there are few.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// How often the host's CPU load is looked at, for the compression rules.
+const MEASURE: Duration = Duration::from_secs(1);
 
 /// The threads, and the word to stop.
 #[derive(Default)]
@@ -57,8 +60,13 @@ impl Store {
     pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-log", move |stop| {
+            let mut measured = Instant::now();
             while !stop.load(SeqCst) {
                 core.log_bell.wait(None);
+                if measured.elapsed() >= MEASURE {
+                    measured = Instant::now();
+                    core.cpu_headroom.store(cpu_headroom(), Relaxed);
+                }
                 serve_log(&core);
             }
         })?;
@@ -113,6 +121,20 @@ impl Store {
     pub fn core(&self) -> &Arc<Core> {
         &self.core
     }
+}
+
+/// Idle share of the host's CPU time, in per cent: what the load average of the last minute leaves of all cores.
+fn cpu_headroom() -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    // The kernel's load averages are fixed-point numbers with 16 bits behind the point.
+    let load = rustix::system::sysinfo()
+        .loads
+        .first()
+        .copied()
+        .unwrap_or(0)
+        * 100
+        >> 16;
+    100_u64.saturating_sub(load / cores) as u8
 }
 
 /// Commits while anyone waits for it, drains while there are full pages.

@@ -1,6 +1,6 @@
 //! Preparing a write: data groups, probing, compression. Pure work on private memory, outside of every lock.
 
-use crate::compress::{Codec, Compressor, Rules, WriteTraits, classify, is_zero};
+use crate::compress::{Choice, Codec, Compressor, Rules, WriteTraits, classify, is_zero};
 use crate::format::{BLOCK, MAX_EXTENT_BLOCKS};
 use std::io;
 use std::ops::Range;
@@ -139,7 +139,7 @@ impl Packer {
     ) {
         for (n, group) in data.chunks(MAX_EXTENT_BLOCKS * BLOCK).enumerate() {
             let start = n * MAX_EXTENT_BLOCKS * BLOCK;
-            let body = self.extent(codec_for((rules, traits), group), group, start, out);
+            let body = self.extent(choose_for(rules, traits, group).codec, group, start, out);
             let blocks = (group.len() / BLOCK) as u64;
             out.pieces.push(Piece {
                 first: first + (start / BLOCK) as u64,
@@ -169,11 +169,18 @@ impl Packer {
             .count();
         let body = rest.get(..rest.len() - tail * BLOCK).unwrap_or_default();
         if !body.is_empty() {
+            let choice = choose_for(rules.0, rules.1, body);
+            // Deferred: stored as it is now, compressed when it is relocated.
+            let codec = if choice.defer {
+                Codec::None
+            } else {
+                choice.codec
+            };
             let start = range.start + lead * BLOCK;
             let piece = Piece {
                 first: first + lead as u64,
                 blocks: (body.len() / BLOCK) as u64,
-                body: self.extent(codec_for(rules, body), body, start, out),
+                body: self.extent(codec, body, start, out),
             };
             out.pieces.push(piece);
         }
@@ -204,11 +211,9 @@ impl Packer {
 }
 
 /// The codec for one group: the rules see what its own data looks like.
-fn codec_for((rules, traits): (&Rules, &WriteTraits<'_>), group: &[u8]) -> Codec {
-    rules
-        .choose(&WriteTraits {
-            class: classify(group),
-            ..*traits
-        })
-        .codec
+fn choose_for(rules: &Rules, traits: &WriteTraits<'_>, group: &[u8]) -> Choice {
+    rules.choose(&WriteTraits {
+        class: classify(group),
+        ..*traits
+    })
 }

@@ -58,6 +58,7 @@ impl<P: Payload> Lane<P> {
         let sequential = op.next_piece.is_none() && op.vdisk.note_write(op.offset, op.len);
         let rules = op.vdisk.rules();
         let vdisk = Arc::clone(&op.vdisk);
+        let cpu_headroom = self.core.cpu_headroom.load(Relaxed);
         let traits = WriteTraits {
             bytes: op.len,
             sequential,
@@ -65,7 +66,7 @@ impl<P: Payload> Lane<P> {
             tag: vdisk.tag(),
             age_secs: 0,
             class: Class::Compressible,
-            cpu_headroom: 100,
+            cpu_headroom,
         };
         op.parts.prepared.clear();
         let (inner, blocks) = op.inner();
