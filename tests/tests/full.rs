@@ -124,16 +124,17 @@ fn writes_wait_for_space_and_go_on() {
     let written = write_chunks(&mut client, 1024).unwrap();
     assert!(written < 1024, "256 MiB can't fit");
     assert!(written > 160, "only {written} chunks fit");
+    // Those in flight are among the last few: writes may overtake each other.
     let waiting = client.queues[0].in_flight();
     assert!(waiting > 0, "writes must wait");
-    for chunk in [0, written / 2, written - 1] {
+    for chunk in [0, written / 2, written - 16] {
         assert_chunk(&mut client, chunk);
     }
 
     // Death does not change any of that.
     rig.kill().unwrap();
     client.reconnect(PATIENCE).unwrap();
-    for chunk in [0, written / 2, written - 1] {
+    for chunk in [0, written / 2, written - 16] {
         assert_chunk(&mut client, chunk);
     }
     assert!(
