@@ -21,6 +21,7 @@ pub mod core;
 pub mod defrag;
 pub mod error;
 pub mod format;
+mod host;
 pub mod io;
 pub mod log;
 pub mod map;
@@ -33,8 +34,9 @@ pub mod write;
 
 pub use compress::Rules;
 pub use error::{RequestError, StoreError};
+pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Command, Done, Host, InitOptions, Lane, OnFull, OpenConfig, RealHost,
-    Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    Allocated, BlockClient, Command, Done, InitOptions, Lane, OnFull, OpenConfig, Store,
+    StoreStatus, VDisk, VDiskSpec, VDiskStats,
 };

@@ -26,6 +26,8 @@ pub use write_buffer::{BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, SLOT_
 
 /// A block of a vDisk's address space, in bytes: the unit of the block map.
 pub const BLOCK: usize = 4096;
+/// The page that a flush makes durable as a whole, in bytes: headers and padding keep to it.
+pub const PAGE: usize = 4096;
 /// Smallest unit of stored length and offset, in bytes.
 pub const UNIT: usize = 64;
 /// Blocks in one extent, at most.

@@ -1,8 +1,7 @@
 //! A segment file: one page of header, then records.
 
 use super::bytes::{Fields, put, put_checksum};
-use super::{FORMAT_VERSION, FormatError, MAX_NUMBER};
-use crate::io::PAGE;
+use super::{FORMAT_VERSION, FormatError, MAX_NUMBER, PAGE};
 use uuid::Uuid;
 
 /// Offset of the first record: the header has the first page for itself.

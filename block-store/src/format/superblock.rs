@@ -1,8 +1,7 @@
 //! Two superblocks, written one after the other: the root of a checkpoint.
 
 use super::bytes::{Fields, put, put_checksum};
-use super::{Entry, FORMAT_VERSION, FormatError, MAX_NUMBER};
-use crate::io::PAGE;
+use super::{Entry, FORMAT_VERSION, FormatError, MAX_NUMBER, PAGE};
 use uuid::Uuid;
 
 /// Bytes of one superblock; the file holds two, each in a page of its own.

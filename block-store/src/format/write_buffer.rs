@@ -1,8 +1,7 @@
 //! The shared-memory write buffer: a header, a table of slots, the slots.
 
-use super::FormatError;
 use super::bytes::{Fields, put, put_checksum};
-use crate::io::PAGE;
+use super::{FormatError, PAGE};
 use uuid::Uuid;
 
 /// Bytes of the header.

@@ -2,9 +2,9 @@
 
 use crate::error::StoreError;
 use crate::format::{BufferHeader, BufferName, SegmentHeader, Superblock, segment_file_name};
+use crate::host::Host;
 use crate::io::{AlignedBuf, BufferMemory, Disk, PAGE};
 use crate::log::SlotPool;
-use crate::store::Host;
 use std::io;
 
 /// What has become of the write buffer that the superblock names.

@@ -2,7 +2,6 @@
 
 mod client;
 mod config;
-mod host;
 mod lane;
 mod lifecycle;
 mod open;
@@ -14,7 +13,6 @@ pub use client::BlockClient;
 pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };
-pub use host::{Host, RealHost};
 pub use lane::{Command, Done, Lane};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
@@ -23,6 +21,7 @@ use crate::checkpoint::Checkpointer;
 use crate::compress::Rules;
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::host::Host;
 use crate::io::real::Lock;
 use crate::payload::Payload;
 use parking_lot::{Mutex, RwLock};

@@ -2,7 +2,6 @@
 
 use super::Store;
 use super::config::{InitOptions, OpenConfig};
-use super::host::{Host, RealHost};
 use super::status::Recovery;
 use super::threads::Threads;
 use super::vdisk::VDisk;
@@ -13,6 +12,7 @@ use crate::error::StoreError;
 use crate::format::{
     BUFFER_LAYOUT_VERSION, BufferHeader, BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest,
 };
+use crate::host::{Host, RealHost};
 use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::{Log, SlotPool};

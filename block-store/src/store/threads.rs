@@ -131,9 +131,8 @@ fn cpu_headroom() -> u8 {
         .loads
         .first()
         .copied()
-        .unwrap_or(0)
-        * 100
-        >> 16;
+        .unwrap_or(0);
+    let load = (load * 100) >> 16;
     100_u64.saturating_sub(load / cores) as u8
 }
 

@@ -6,7 +6,7 @@
 
 use virtio_bindings::virtio_blk as vb;
 
-use super::config::{Features, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR};
+use super::config::{Features, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR, SEG_MAX, SIZE_MAX};
 use super::token::Status;
 use crate::memory::GuestMemory;
 use crate::virtq::chain::{Chain, Span};
@@ -17,8 +17,8 @@ pub const HEADER_LEN: u64 = 16;
 const RANGE_LEN: u64 = 16;
 /// In a range's flags.
 const UNMAP: u32 = 1;
-/// Bytes of data in one request: used lengths are 32 bits wide, and nobody asks for more than Linux' 1 GiB.
-const MAX_DATA: u64 = 1 << 31;
+/// Bytes of data in one request, at most: what a driver that keeps to the device's own limits can ask for.
+const MAX_DATA: u64 = SEG_MAX as u64 * SIZE_MAX as u64;
 /// Bytes of an identity.
 pub const ID_LEN: u64 = 20;
 
