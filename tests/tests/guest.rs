@@ -233,7 +233,7 @@ impl Host {
     /// Bytes of the vDisk `data` that hold data.
     fn data_bytes(&self) -> Result<u64, Box<dyn Error>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()?;
         runtime.block_on(async {
             let mut client = Client::connect(self.firn.run()).await?;
