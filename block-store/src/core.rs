@@ -404,6 +404,7 @@ impl Core {
             Ok(segment) => {
                 let mut state = self.state.lock();
                 state.segments.insert(id, segment);
+                state.exhausted = false;
                 if std::mem::take(&mut state.full) {
                     log::info!("store {} has space again", self.store);
                 }
@@ -423,6 +424,17 @@ impl Core {
                 Ok(false)
             }
             Err(e) => Err(StoreError::io(format!("allocating segment {id:x}"))(e)),
+        }
+    }
+
+    /// Reclamation has run when there were `before` segments: on a full store that got nothing out of it, writes need not
+    /// wait for it any longer.
+    pub fn reclaimed(&self, before: usize) {
+        let mut state = self.state.lock();
+        if state.full && state.segments.count() >= before {
+            state.exhausted = true;
+            drop(state);
+            self.resume_lanes();
         }
     }
 

@@ -37,6 +37,8 @@ pub struct State {
     pub failed: Option<Arc<str>>,
     /// The last attempt to allocate a segment found no space.
     pub full: bool,
+    /// And reclamation has not found any either.
+    pub exhausted: bool,
     /// Bytes of a segment.
     pub segment_size: u32,
 }

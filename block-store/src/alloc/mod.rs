@@ -167,6 +167,11 @@ impl Segments {
         Some((id, segment))
     }
 
+    /// All segments.
+    pub fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Spare segments at hand.
     pub fn spares(&self) -> usize {
         self.spares.len()

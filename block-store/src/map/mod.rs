@@ -91,6 +91,11 @@ impl Map {
         self.roots.get(&layer).copied().unwrap_or(0)
     }
 
+    /// Nodes that are kept in memory, as far as they are clean.
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
     /// Nodes in memory.
     pub fn resident(&self) -> usize {
         self.nodes.len()

@@ -17,14 +17,17 @@ use crate::format::{
     SegmentRow, Superblock, segment_file_name, segment_id_of,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
-use crate::map::{Map, Missing};
+use crate::map::{LEVELS, Map, Missing, NodeKey};
 use crate::read::NodeRead;
 use crate::state::State;
 use crate::write::{clear, point_at};
 pub use buffer::{BufferFound, replay_buffer};
 use scan::Scan;
 pub use scan::{Scanned, scan};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Reads of map nodes in flight.
+const PREFETCH: u32 = 64;
 
 /// A store as it was found, ready to go on.
 pub struct Recovered {
@@ -75,7 +78,7 @@ pub fn recover(
     let mut scans = scan_logs(&logs, superblock, &mut found, accept_damage)?;
     // Only now: a file without a valid header that a commit has promised is damage, and has been reported.
     remove_orphans(disk, &orphans)?;
-    roll_forward(&mut scans, superblock.checkpoint_lsn, &mut found)?;
+    roll_forward(disk, &mut scans, superblock.checkpoint_lsn, &mut found)?;
     seal(&scans, &mut found)?;
     Ok(found)
 }
@@ -262,6 +265,7 @@ fn scan_logs(
 
 /// Applies what is newer than the checkpoint, in order of LSN.
 fn roll_forward(
+    disk: &dyn Disk,
     scans: &mut [Scan],
     checkpoint: u64,
     found: &mut Recovered,
@@ -275,6 +279,13 @@ fn roll_forward(
     }
     records.sort_unstable_by_key(|(_, r)| r.header.lsn);
     let mut state = Forward::of(found);
+    let newer = records
+        .iter()
+        .map(|(_, r)| &r.header)
+        .filter(|h| h.lsn > checkpoint);
+    let extents = newer.filter(|h| h.kind == RecordKind::Extent);
+    let leaves = extents.map(|h| NodeKey::leaf(h.layer, h.first));
+    prefetch(disk, &mut state.state, leaves.collect())?;
     for (segment, record) in records {
         let header = &record.header;
         state.next_lsn = state.next_lsn.max(header.lsn + 1);
@@ -290,6 +301,55 @@ fn roll_forward(
         }
     }
     state.back_to(found);
+    Ok(())
+}
+
+/// Reads the leaves that will be changed, and what is above them, many at a time. Only to be fast: what can't be read
+/// here is reported when it is needed.
+fn prefetch(
+    disk: &dyn Disk,
+    state: &mut State,
+    leaves: BTreeSet<NodeKey>,
+) -> Result<(), StoreError> {
+    let context = || StoreError::io("reading block maps");
+    let mut queue = disk.read_queue(PREFETCH).map_err(context())?;
+    let mut done = Vec::new();
+    // A round per level of the map.
+    for _ in 0..LEVELS {
+        let mut reads: Vec<NodeRead> = Vec::new();
+        let mut seen = HashSet::new();
+        for leaf in leaves.iter().take(state.map.budget()) {
+            if !state.catalogue.layers.contains_key(&leaf.layer()) {
+                continue;
+            }
+            if let Err(missing) = state.map.make_resident(*leaf)
+                && seen.insert(missing.key)
+                && let Ok(read) = NodeRead::plan(state, missing)
+            {
+                reads.push(read);
+            }
+        }
+        for (n, read) in reads.iter().enumerate() {
+            let (offset, len) = read.pages();
+            let buffer = AlignedBuf::zeroed(len).map_err(context())?;
+            queue.push(&read.file, offset, buffer, n as u64);
+        }
+        while queue.in_flight() > 0 {
+            queue.wait(&mut done);
+            for read in done.drain(..) {
+                let Some(plan) = reads.get(read.tag as usize).filter(|_| read.result.is_ok())
+                else {
+                    continue;
+                };
+                if let Ok(slots) = plan.finish(&read.buf, &mut |o, l| state.is_heir(o, l)) {
+                    state.map.install(plan.missing, slots);
+                }
+            }
+        }
+        if reads.is_empty() {
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -309,6 +369,7 @@ impl Forward {
             catalogue: std::mem::take(&mut found.catalogue),
             failed: None,
             full: false,
+            exhausted: false,
             segment_size: 0,
         };
         Self {
@@ -338,7 +399,7 @@ impl Forward {
         let (layer, first, count) = (header.layer, header.first, header.count);
         match header.kind {
             RecordKind::Extent => {
-                self.load(|s| s.map.make_resident(crate::map::NodeKey::leaf(layer, first)))?;
+                self.load(|s| s.map.make_resident(NodeKey::leaf(layer, first)))?;
                 point_at(&mut self.state, layer, first, count, at);
             }
             RecordKind::Range => {

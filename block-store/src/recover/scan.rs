@@ -5,7 +5,7 @@ use crate::io::{AlignedBuf, DiskFile, PAGE};
 use std::io;
 
 /// Bytes read at a time; longer than any record with the page it begins in.
-const WINDOW: usize = 1 << 20;
+const WINDOW: usize = 4 << 20;
 
 /// A record as it was found.
 #[derive(Debug, Clone)]
@@ -145,7 +145,10 @@ impl<'a> Window<'a> {
         if offset < self.at || end > self.at as usize + self.pages.len() {
             self.at = (offset / PAGE as u32 * PAGE as u32).min(self.len);
             let size = WINDOW.min((self.len - self.at) as usize);
-            self.pages = AlignedBuf::zeroed(size)?;
+            if self.pages.capacity() < size {
+                self.pages = AlignedBuf::zeroed(size)?;
+            }
+            self.pages.set_len(size)?;
             if size > 0 {
                 self.file.read_at(&mut self.pages, u64::from(self.at))?;
             }

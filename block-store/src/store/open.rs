@@ -148,6 +148,7 @@ impl Store {
             catalogue: found.catalogue,
             failed: None,
             full: false,
+            exhausted: false,
             segment_size: superblock.segment_size,
         };
         let core = Core::new(disk, superblock.store, state, config.checkpoint_log);
@@ -159,7 +160,6 @@ impl Store {
         if let Some(old) = old {
             let _ = host.runtime().remove_memory(&old.file());
         }
-        core.allocate_ready()?;
         log::info!(
             "store {} is open after {} ms: {} bytes of log scanned, {} records applied",
             core.store,

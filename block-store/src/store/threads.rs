@@ -86,6 +86,7 @@ impl Store {
                 }
             }
         })?;
+        self.core.alloc_bell.ring();
         // The thread must not keep the store alive.
         let store = Arc::downgrade(self);
         let core = Arc::clone(&self.core);
@@ -112,9 +113,12 @@ impl Store {
         if self.core.log_since_checkpoint(&self.core.state.lock()) > 0 {
             self.checkpoint()?;
         }
+        let segments = self.core.state.lock().segments.count();
         crate::defrag::reclaim(&self.core, self.config.low_space_percent, || {
             self.checkpoint()
-        })
+        })?;
+        self.core.reclaimed(segments);
+        Ok(())
     }
 
     /// The parts, for whoever drives the store step by step.

@@ -296,7 +296,7 @@ impl<P: Payload> Lane<P> {
             Blocked::Buffer => core.log_bell.ring(),
             Blocked::Checkpoint => core.upkeep_bell.ring(),
             Blocked::Space => {
-                if self.on_full == OnFull::Error && core.state.lock().full {
+                if self.on_full == OnFull::Error && core.state.lock().exhausted {
                     return self.finish(index, Err(RequestError::NoSpace));
                 }
                 core.alloc_bell.ring();
