@@ -374,6 +374,7 @@ impl Core {
                 self.store
             );
             state.failed = Some(why.into());
+            state.log.note_failure();
         }
         drop(state);
         self.tell_waiters(u64::MAX, false);

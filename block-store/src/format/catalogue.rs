@@ -3,9 +3,9 @@
 //! It is small (some hundred bytes per vDisk and layer) and read whole at start, so it is JSON, compressed
 //! with zstd and cut into records; `docs/disk-format.md`, section "Catalogue", lists the fields.
 
-use super::FormatError;
+use super::{BLOCK, FormatError, MAX_BLOCKS};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// Largest catalogue in bytes before compression that a decoder takes in.
@@ -143,7 +143,18 @@ impl Catalogue {
     }
 
     fn check(&self) -> Result<(), FormatError> {
+        let bad = |why: String| Err(FormatError::new(WHAT, why));
+        if self.next_vdisk.max(self.next_layer) > u32::MAX / 2 {
+            return bad("numbers that no store has reached".into());
+        }
+        let (mut ids, mut names, mut tops) = (HashSet::new(), HashSet::new(), HashSet::new());
         for v in &self.vdisks {
+            if v.id >= self.next_vdisk
+                || v.size > MAX_BLOCKS * BLOCK as u64
+                || !(ids.insert(v.id) && names.insert(&v.name) && tops.insert(v.layer))
+            {
+                return bad(format!("vDisk {} has an impossible row", v.name));
+            }
             if !self.layers.contains_key(&v.layer) {
                 return Err(FormatError::new(
                     WHAT,
@@ -152,6 +163,9 @@ impl Catalogue {
             }
         }
         for (id, layer) in &self.layers {
+            if layer.id != *id || *id >= self.next_layer {
+                return bad(format!("layer {id} has an impossible number"));
+            }
             // A parent is always older than its child: this also rules out loops.
             if layer
                 .parent
@@ -161,6 +175,11 @@ impl Catalogue {
                     WHAT,
                     format!("layer {id} has an impossible parent"),
                 ));
+            }
+        }
+        for d in &self.dropped {
+            if d.level > 3 || d.number >= 1 << (27 - 9 * u32::from(d.level)) {
+                return bad(format!("a dropped node {} of level {}", d.number, d.level));
             }
         }
         Ok(())

@@ -22,7 +22,9 @@ pub use record::{RECORD_HEADER, RecordFlags, RecordHeader, RecordKind, Seed, uni
 pub use segment::{SEGMENT_DATA_START, SegmentHeader, segment_file_name, segment_id_of};
 pub use superblock::{BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest};
 pub use table::{SegmentRow, decode_table, encode_table};
-pub use write_buffer::{BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, SLOT_ROW, SlotRow};
+pub use write_buffer::{
+    BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, SLOT_ROW, SlotRow, has_failed, note_failure,
+};
 
 /// A block of a vDisk's address space, in bytes: the unit of the block map.
 pub const BLOCK: usize = 4096;
@@ -38,6 +40,8 @@ pub const MAX_STORED: usize = RECORD_HEADER + MAX_EXTENT_BLOCKS * BLOCK;
 pub const MAX_BLOCKS: u64 = 1 << 34;
 /// LSNs and generations are below this: whoever counts on never overflows.
 pub const MAX_NUMBER: u64 = 1 << 62;
+/// Largest segment file in bytes: what a map entry's offset can name.
+pub const MAX_SEGMENT: u32 = 64 << 20;
 /// Version of the on-disk format that this code writes.
 pub const FORMAT_VERSION: u32 = 1;
 

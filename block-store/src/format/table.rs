@@ -1,11 +1,9 @@
 //! The segment table: one row per segment that a checkpoint knows.
 
 use super::bytes::{Fields, put};
-use super::{FormatError, MAX_NUMBER};
+use super::{FormatError, MAX_NUMBER, MAX_SEGMENT};
 
 const ROW: usize = 32;
-/// Bytes of the largest segment.
-const MAX_SEGMENT: u32 = 64 << 20;
 const WHAT: &str = "segment table";
 
 /// A segment as of a checkpoint.

@@ -12,6 +12,9 @@ pub const SLOT_ROW: usize = 32;
 pub const BUFFER_LAYOUT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"FIRNBUF1";
 const CHECKSUM_AT: usize = 60;
+/// Stands at this offset once a write or fsync of a segment has failed.
+const FAILED_AT: usize = 64;
+const FAILED: [u8; 8] = *b"NOSYNC!!";
 
 /// Header of a write buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,19 @@ impl BufferHeader {
     pub fn bytes(&self) -> u64 {
         self.slots_at() as u64 + u64::from(self.slots) * u64::from(self.slot_size)
     }
+}
+
+/// Notes in a buffer that a write or fsync has failed: what its process had written since may be in the page cache
+/// and nowhere else, and no later fsync would tell.
+pub fn note_failure(buffer: &mut [u8]) {
+    if let Some(to) = buffer.get_mut(FAILED_AT..FAILED_AT + FAILED.len()) {
+        to.copy_from_slice(&FAILED);
+    }
+}
+
+/// Whether that was noted.
+pub fn has_failed(buffer: &[u8]) -> bool {
+    buffer.get(FAILED_AT..FAILED_AT + FAILED.len()) == Some(&FAILED)
 }
 
 /// What a slot in use holds: a stretch of a segment that is perhaps not yet in its file.

@@ -234,6 +234,11 @@ impl Log {
             .sum()
     }
 
+    /// A write or fsync has failed: the next process must write again what this one has.
+    pub fn note_failure(&mut self) {
+        self.pool.note_failure();
+    }
+
     /// Slots of the write buffer that are free.
     pub fn free_slots(&self) -> usize {
         self.pool.free()

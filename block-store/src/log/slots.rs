@@ -1,6 +1,6 @@
 //! The write buffer's slots.
 
-use crate::format::{BUFFER_HEADER, BufferHeader, SLOT_ROW, SlotRow};
+use crate::format::{BUFFER_HEADER, BufferHeader, SLOT_ROW, SlotRow, note_failure};
 use crate::io::BufferMemory;
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -96,6 +96,11 @@ impl SlotPool {
         );
         compiler_fence(Ordering::SeqCst);
         Some(slot)
+    }
+
+    /// Has the next process know that a write or fsync has failed.
+    pub fn note_failure(&mut self) {
+        note_failure(self.memory.bytes_mut());
     }
 
     /// Gives a slot back; all of it is in the segment's file.

@@ -1,7 +1,9 @@
 //! The write buffer that the last process left.
 
 use crate::error::StoreError;
-use crate::format::{BufferHeader, BufferName, SegmentHeader, Superblock, segment_file_name};
+use crate::format::{
+    BufferHeader, BufferName, SegmentHeader, Superblock, has_failed, segment_file_name,
+};
 use crate::host::Host;
 use crate::io::{AlignedBuf, BufferMemory, Disk, PAGE};
 use crate::log::SlotPool;
@@ -16,6 +18,8 @@ pub enum BufferFound {
     OtherBoot,
     /// This many slots of it were written to their segments.
     Replayed(usize),
+    /// The same, after a failed write or fsync: what had left the buffer before must be written again too.
+    ReplayedAfterFailure(usize),
     /// It was given up, as told.
     Discarded,
 }
@@ -74,7 +78,11 @@ pub fn replay_buffer(
     }
     let disk = host.disk();
     let slots = replay(&*disk, superblock, &*memory, &header)?;
-    Ok(BufferFound::Replayed(slots))
+    Ok(if has_failed(memory.bytes()) {
+        BufferFound::ReplayedAfterFailure(slots)
+    } else {
+        BufferFound::Replayed(slots)
+    })
 }
 
 fn replay(

@@ -5,7 +5,7 @@
 //! 3. What the log holds since the checkpoint is scanned, bounded by [`crate::store::OpenConfig::checkpoint_log`].
 //! 4. Records newer than the checkpoint are applied in order of LSN. Relocated extents are passed over: their sources
 //!    are still there, and something newer may have been written to their blocks.
-//! 5. What was scanned is synced, cut to its length and sealed: nothing is ever appended to it again.
+//! 5. What was scanned is (after a failed fsync: written again,) synced, cut to its length and sealed: nothing is ever appended to it again.
 
 mod buffer;
 mod scan;
@@ -43,6 +43,8 @@ pub struct Recovered {
     pub next_lsn: u64,
     /// What the scan has found and made durable, to be recorded by the first commit.
     pub prefixes: Vec<Prefix>,
+    /// Damage to the log was accepted: the next checkpoint forgets it.
+    pub damaged: bool,
     /// Bytes of log that were scanned.
     pub scanned: u64,
     /// Records that were applied.
@@ -55,6 +57,7 @@ pub fn recover(
     superblock: &Superblock,
     map_nodes: usize,
     accept_damage: bool,
+    rewrite: bool,
 ) -> Result<Recovered, StoreError> {
     let (rows, catalogue, chains) = crate::checkpoint::read_roots(disk, superblock)?;
     let mut found = Recovered {
@@ -64,22 +67,22 @@ pub fn recover(
         chains,
         next_lsn: superblock.checkpoint_lsn + 1,
         prefixes: Vec::new(),
+        damaged: false,
         scanned: 0,
         applied: 0,
     };
     for (id, layer) in &found.catalogue.layers {
         found.map.add_layer(*id, layer.root);
     }
-    let (logs, orphans) =
-        open_segments(disk, superblock, &rows, &mut found.segments, accept_damage)?;
+    let logs = open_segments(disk, superblock, &rows, &mut found.segments, accept_damage)?;
     for segment in found.chains.clone() {
         found.segments.retain(segment, 1);
     }
     let mut scans = scan_logs(&logs, superblock, &mut found, accept_damage)?;
     // Only now: a file without a valid header that a commit has promised is damage, and has been reported.
-    remove_orphans(disk, &orphans)?;
+    remove_orphans(disk, &logs.orphans)?;
     roll_forward(disk, &mut scans, superblock.checkpoint_lsn, &mut found)?;
-    seal(&scans, &mut found)?;
+    seal(&scans, &mut found, rewrite)?;
     Ok(found)
 }
 
@@ -89,6 +92,16 @@ struct LogTail {
     from: u32,
 }
 
+/// What the directory holds besides sealed segments.
+struct Logs {
+    /// To be scanned.
+    tails: Vec<LogTail>,
+    /// Segments that were being appended to and are not there, up to where they were used at the checkpoint.
+    missing: Vec<Prefix>,
+    /// Files that don't count.
+    orphans: Vec<String>,
+}
+
 /// Opens all segments that count. Returns which have to be scanned from where, and the files that don't count.
 fn open_segments(
     disk: &dyn Disk,
@@ -96,10 +109,9 @@ fn open_segments(
     rows: &[SegmentRow],
     segments: &mut Segments,
     accept_damage: bool,
-) -> Result<(Vec<LogTail>, Vec<String>), StoreError> {
+) -> Result<Logs, StoreError> {
     let by_id: HashMap<u32, &SegmentRow> = rows.iter().map(|r| (r.id, r)).collect();
-    let mut tails = Vec::new();
-    let mut orphans = Vec::new();
+    let (mut tails, mut missing, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for name in disk.list().map_err(StoreError::io("listing the store"))? {
         let Some(id) = segment_id_of(&name) else {
@@ -163,13 +175,25 @@ fn open_segments(
             },
         );
     }
-    for row in rows.iter().filter(|r| !seen.contains(&r.id) && r.live > 0) {
-        log::error!(
-            "segment {:x} is missing; what it held will read as I/O errors",
-            row.id
-        );
+    for row in rows.iter().filter(|r| !seen.contains(&r.id)) {
+        if row.live > 0 {
+            let id = row.id;
+            log::error!("segment {id:x} is missing; what it held will read as I/O errors");
+        }
+        // Records may have followed in it, of which nothing else tells.
+        if row.open && row.used > SEGMENT_DATA_START {
+            missing.push(Prefix {
+                segment: row.id,
+                generation: row.generation,
+                end: row.used,
+            });
+        }
     }
-    Ok((tails, orphans))
+    Ok(Logs {
+        tails,
+        missing,
+        orphans,
+    })
 }
 
 /// What the first page of a segment's file says.
@@ -197,19 +221,21 @@ fn read_header(file: &dyn DiskFile, superblock: &Superblock, id: u32) -> std::io
 
 /// Scans the tails and holds them against what commits have promised.
 fn scan_logs(
-    tails: &[LogTail],
+    logs: &Logs,
     superblock: &Superblock,
     found: &mut Recovered,
     accept_damage: bool,
 ) -> Result<Vec<Scan>, StoreError> {
     let mut scans = Vec::new();
-    for tail in tails {
+    for tail in &logs.tails {
         let Some(segment) = found.segments.get(tail.id) else {
             continue;
         };
-        let scan = scan(&*segment.file, tail.id, segment.generation, tail.from)
+        let file = &*segment.file;
+        let scan = scan(file, tail.id, segment.generation, tail.from)
+            .and_then(|mut scan| scan.look_beyond(file).map(|()| scan))
             .map_err(StoreError::io(format!("reading segment {:x}", tail.id)))?;
-        found.scanned += u64::from(scan.end - tail.from);
+        found.scanned += u64::from(scan.end.saturating_sub(tail.from));
         scans.push(scan);
     }
     let mut promised: BTreeMap<u32, Prefix> = BTreeMap::new();
@@ -227,7 +253,8 @@ fn scan_logs(
         let end = promised
             .remove(&scan.segment)
             .filter(|p| p.generation == scan.generation)
-            .map_or(0, |p| p.end);
+            .map_or(0, |p| p.end)
+            .max(scan.from);
         if scan.end < end {
             let error = StoreError::LogDamaged {
                 segment: scan.segment,
@@ -238,14 +265,13 @@ fn scan_logs(
             if !accept_damage {
                 return Err(error);
             }
+            found.damaged = true;
             log::error!("{error}; going on without it, as told");
         }
         scan.keep_intact_beyond(end);
     }
-    for prefix in promised
-        .values()
-        .filter(|p| p.generation >= superblock.next_segment_generation)
-    {
+    let newer = |p: &&Prefix| p.generation >= superblock.next_segment_generation;
+    for prefix in promised.values().filter(newer).chain(&logs.missing) {
         if found.segments.get(prefix.segment).is_none() {
             let why = format!("{} is not there", segment_file_name(prefix.segment));
             let error = StoreError::LogDamaged {
@@ -257,6 +283,7 @@ fn scan_logs(
             if !accept_damage {
                 return Err(error);
             }
+            found.damaged = true;
             log::error!("{error}; going on without it, as told");
         }
     }
@@ -451,8 +478,20 @@ fn remove_orphans(disk: &dyn Disk, orphans: &[String]) -> Result<(), StoreError>
     Ok(())
 }
 
+/// Writes a part of a file over itself: after a failed fsync the kernel takes pages for clean that are not on the disk.
+fn write_again(file: &dyn DiskFile, from: u32, to: u32) -> std::io::Result<()> {
+    let mut at = from / PAGE as u32 * PAGE as u32;
+    while at < to {
+        let mut pages = AlignedBuf::zeroed((to - at).min(1 << 20) as usize)?;
+        file.read_at(&mut pages, u64::from(at))?;
+        file.write_at(&pages, u64::from(at))?;
+        at += pages.len() as u32;
+    }
+    Ok(())
+}
+
 /// What was scanned becomes durable and is cut to its length; what is empty goes with the next checkpoint.
-fn seal(scans: &[Scan], found: &mut Recovered) -> Result<(), StoreError> {
+fn seal(scans: &[Scan], found: &mut Recovered, rewrite: bool) -> Result<(), StoreError> {
     for scan in scans {
         let Some(segment) = found.segments.get(scan.segment) else {
             continue;
@@ -461,6 +500,9 @@ fn seal(scans: &[Scan], found: &mut Recovered) -> Result<(), StoreError> {
         let end = scan.end.next_multiple_of(PAGE as u32);
         let context = || StoreError::io(format!("sealing segment {:x}", scan.segment));
         file.truncate(u64::from(end)).map_err(context())?;
+        if rewrite {
+            write_again(&*file, scan.from, end).map_err(context())?;
+        }
         file.sync().map_err(context())?;
         found.prefixes.push(Prefix {
             segment: scan.segment,

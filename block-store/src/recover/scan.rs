@@ -1,11 +1,14 @@
 //! Scanning a segment's records by their own headers.
 
-use crate::format::{CommitRecord, RECORD_HEADER, RecordHeader, RecordKind, Seed};
+use crate::format::{CommitRecord, MAX_SEGMENT, RECORD_HEADER, RecordHeader, RecordKind, Seed};
 use crate::io::{AlignedBuf, DiskFile, PAGE};
 use std::io;
 
 /// Bytes read at a time; longer than any record with the page it begins in.
 const WINDOW: usize = 4 << 20;
+
+/// Bytes without a record after which nothing more is looked for: more than one write of draining can have lost.
+const SILENCE: u32 = 2 << 20;
 
 /// A record as it was found.
 #[derive(Debug, Clone)]
@@ -25,9 +28,11 @@ pub struct Scan {
     pub segment: u32,
     /// Its generation.
     pub generation: u64,
-    /// Extents and ranges.
+    /// Where the scan began.
+    pub from: u32,
+    /// Extents, ranges and commits.
     pub records: Vec<Scanned>,
-    /// Commit records.
+    /// Commit records; also such as stand behind the end.
     pub commits: Vec<CommitRecord>,
     /// Where it ends: zeroes, a header that does not verify, or the end of the file.
     pub end: u32,
@@ -37,63 +42,91 @@ pub struct Scan {
 
 /// Scans a segment from `from` to its end.
 pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io::Result<Scan> {
+    let mut window = Window::new(file)?;
     let mut out = Scan {
         segment,
         generation,
+        from,
         records: Vec::new(),
         commits: Vec::new(),
-        end: from,
+        end: from.min(window.len),
         why: String::new(),
     };
-    let mut window = Window::new(file)?;
     loop {
         let at = out.end;
+        match out.record_at(&mut window, at)? {
+            Err(why) => {
+                out.why = why;
+                return Ok(out);
+            }
+            Ok((record, end)) => {
+                out.records.extend(record);
+                out.end = end;
+            }
+        }
+    }
+}
+
+impl Scan {
+    /// The record at `at` (none: padding) and its end; or why there is none. What a commit record promises is kept.
+    fn record_at(
+        &mut self,
+        window: &mut Window<'_>,
+        at: u32,
+    ) -> io::Result<Result<(Option<Scanned>, u32), String>> {
         let seed = Seed {
-            segment,
-            generation,
+            segment: self.segment,
+            generation: self.generation,
             offset: at,
         };
         let head = window.get(at, RECORD_HEADER)?;
         if head.len() < RECORD_HEADER {
-            out.why = "the file ends here".into();
-            return Ok(out);
+            return Ok(Err("the file ends here".into()));
         }
         if head.iter().all(|b| *b == 0) {
-            out.why = "there are only zeroes".into();
-            return Ok(out);
+            return Ok(Err("there are only zeroes".into()));
         }
         let header = match RecordHeader::decode(head, seed) {
             Ok(header) => header,
-            Err(error) => {
-                out.why = error.to_string();
-                return Ok(out);
-            }
+            Err(error) => return Ok(Err(error.to_string())),
         };
         if header.kind == RecordKind::Pad {
-            out.end = at.next_multiple_of(PAGE as u32);
-            continue;
+            return Ok(Ok((None, (at + 1).next_multiple_of(PAGE as u32))));
         }
         let len = header.stored_len();
         let stored = window.get(at, len)?;
         let Some(payload) = stored.get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
         else {
-            out.why = "the file ends within a record".into();
-            return Ok(out);
+            return Ok(Err("the file ends within a record".into()));
         };
         let intact = header.payload_is_intact(payload);
         if header.kind == RecordKind::Commit && intact {
-            out.commits.extend(CommitRecord::decode(payload));
+            self.commits.extend(CommitRecord::decode(payload));
         }
-        out.records.push(Scanned {
+        let record = Scanned {
             header,
             offset: at,
             intact,
-        });
-        out.end = at + len as u32;
+        };
+        Ok(Ok((Some(record), at + len as u32)))
     }
-}
 
-impl Scan {
+    /// Looks for commit records behind the end: what they promise must be there, so the end may be damage. Every
+    /// group of records begins with a page; past [`SILENCE`] without one there are none.
+    pub fn look_beyond(&mut self, file: &dyn DiskFile) -> io::Result<()> {
+        let mut window = Window::new(file)?;
+        let mut page = self.end.next_multiple_of(PAGE as u32);
+        let mut heard = page;
+        while page < window.len && page - heard < SILENCE {
+            let mut at = page;
+            while let Ok((_, end)) = self.record_at(&mut window, at)? {
+                (at, heard) = (end, end);
+            }
+            page = at.max(page + 1).next_multiple_of(PAGE as u32);
+        }
+        Ok(())
+    }
+
     /// Above what commits have promised, a payload that does not verify is where the log ends. Below, the record
     /// stays: its blocks read as I/O errors and not as something older.
     pub fn keep_intact_beyond(&mut self, promised: u32) {
@@ -113,7 +146,7 @@ impl Scan {
                 self.segment,
                 record.offset,
                 record.header.first,
-                record.header.first + record.header.count,
+                record.header.first.saturating_add(record.header.count),
                 record.header.layer
             );
         }
@@ -130,7 +163,8 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
-        let len = u32::try_from(file.len()?).unwrap_or(u32::MAX) / PAGE as u32 * PAGE as u32;
+        let len = file.len()?.min(u64::from(MAX_SEGMENT)) as u32;
+        let len = len / PAGE as u32 * PAGE as u32;
         Ok(Self {
             file,
             len,

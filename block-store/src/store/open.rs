@@ -17,7 +17,7 @@ use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::{Log, SlotPool};
 use crate::map::NODE_MEMORY;
-use crate::recover::{Recovered, recover, replay_buffer};
+use crate::recover::{BufferFound, Recovered, recover, replay_buffer};
 use crate::state::State;
 use parking_lot::{Mutex, RwLock};
 use std::io;
@@ -119,7 +119,14 @@ impl Store {
         let superblock = read_superblock(&*file)?;
         let buffer = replay_buffer(&*host, &superblock, config.discard_write_buffer)?;
         let map_nodes = config.map_memory / NODE_MEMORY;
-        let mut found = recover(&*disk, &superblock, map_nodes, config.accept_log_damage)?;
+        let rewrite = matches!(buffer, BufferFound::ReplayedAfterFailure(_));
+        let mut found = recover(
+            &*disk,
+            &superblock,
+            map_nodes,
+            config.accept_log_damage,
+            rewrite,
+        )?;
         drop_hidden(&mut found);
         let rules = stored_rules(found.catalogue.rules.as_deref(), "the store's");
         let recovery = Recovery {
@@ -140,7 +147,7 @@ impl Store {
         });
         let vdisks = vdisks.collect();
         let (pool, name) = new_buffer(&*host, &superblock, &config)?;
-        let chains = std::mem::take(&mut found.chains);
+        let (chains, damaged) = (std::mem::take(&mut found.chains), found.damaged);
         let state = State {
             map: found.map,
             segments: found.segments,
@@ -159,6 +166,9 @@ impl Store {
         checkpointer.amend(&core, |s| s.buffer = Some(name))?;
         if let Some(old) = old {
             let _ = host.runtime().remove_memory(&old.file());
+        }
+        if damaged {
+            checkpointer.run(&core, |_| {})?;
         }
         log::info!(
             "store {} is open after {} ms: {} bytes of log scanned, {} records applied",
