@@ -160,7 +160,9 @@ fn config() -> OpenConfig {
 
 fn open(disk: &SimDisk, first_uuid: u64) -> Arc<Store> {
     let host = SimHost::new(disk.clone(), &Arc::new(AtomicU64::new(first_uuid)));
-    Store::open_on(Box::new(host), config(), None).unwrap()
+    let store = Store::open_on(Box::new(host), config(), None).unwrap();
+    store.core().allocate_ready().unwrap();
+    store
 }
 
 /// One request from beginning to end; there are no threads.
