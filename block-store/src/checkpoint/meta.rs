@@ -227,10 +227,20 @@ fn no_space() -> StoreError {
 }
 
 impl Open {
-    /// Writes what is gathered and goes on with a page of its own.
+    /// Writes what is gathered, padded by a record as in the log, so that compaction finds what follows; goes on with a
+    /// page of its own.
     fn write_out(&mut self, core: &Core) -> Result<(), StoreError> {
         if self.gathered.is_empty() {
             return Ok(());
+        }
+        if !self.gathered.len().is_multiple_of(PAGE) {
+            let seed = Seed {
+                segment: self.id,
+                generation: self.generation,
+                offset: self.at + self.gathered.len() as u32,
+            };
+            self.gathered
+                .extend_from_slice(&RecordHeader::pad(0).encode(seed));
         }
         let pages = AlignedBuf::from_bytes(&self.gathered)
             .map_err(StoreError::io("writing a checkpoint"))?;

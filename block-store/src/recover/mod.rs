@@ -181,7 +181,7 @@ fn open_segments(
             log::error!("segment {id:x} is missing; what it held will read as I/O errors");
         }
         // Records may have followed in it, of which nothing else tells.
-        if row.open && row.used > SEGMENT_DATA_START {
+        if row.open {
             missing.push(Prefix {
                 segment: row.id,
                 generation: row.generation,
