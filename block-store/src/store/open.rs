@@ -57,11 +57,15 @@ impl Store {
 
     /// Makes a new store on a machine.
     pub fn init_on(host: &dyn Host, options: &InitOptions) -> Result<(), StoreError> {
+        // Generations seed the checksums of all records. They begin anywhere, so that no guest can write data that looks
+        // like a record of the log.
+        let store = host.new_uuid();
+        let (_, anywhere) = host.new_uuid().as_u64_pair();
         let superblock = Superblock {
-            store: host.new_uuid(),
+            store,
             generation: 1,
             checkpoint_lsn: 0,
-            next_segment_generation: 1,
+            next_segment_generation: 1 + (anywhere >> 4),
             segment_size: options.segment_size,
             table: Chain::default(),
             catalogue: Chain::default(),
