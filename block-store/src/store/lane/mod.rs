@@ -217,11 +217,24 @@ impl<P: Payload> Lane<P> {
         }
         self.flushed = flushed;
         if resume {
-            for _ in 0..self.stalled.len() {
-                if let Some(index) = self.stalled.pop_front() {
-                    self.apply(index);
-                }
+            self.resume_stalled();
+        }
+    }
+
+    /// Tries again what is stalled, each once. Writes keep their order: once one has stalled again, those behind it wait.
+    fn resume_stalled(&mut self) {
+        let mut writes_wait = false;
+        for _ in 0..self.stalled.len() {
+            let Some(index) = self.stalled.pop_front() else {
+                return;
+            };
+            let is_write = self.op(index).is_some_and(|op| op.kind == Kind::Write);
+            if is_write && writes_wait {
+                self.stalled.push_back(index);
+                continue;
             }
+            self.apply(index);
+            writes_wait |= is_write && self.stalled.back() == Some(&index);
         }
     }
 

@@ -103,7 +103,13 @@ impl<P: Payload> Lane<P> {
         if let Some(place) = self.ops.get_mut(index) {
             *place = Some(op);
         }
-        self.apply(index);
+        // Behind writes that wait for space: nobody overtakes them. What gives space back goes ahead.
+        let is_write = self.op(index).is_some_and(|op| op.kind == Kind::Write);
+        if is_write && !self.stalled.is_empty() {
+            self.stalled.push_back(index);
+        } else {
+            self.apply(index);
+        }
     }
 
     /// Applies the pieces that are left, each in a critical section of its own; then completes, or waits until it is durable.
