@@ -19,7 +19,7 @@ build: ## the optimised binaries, in target/release
 test: setup ## every test, those with a real guest and SIGKILLs included
 	@tests/guest/image >/dev/null
 	$(CARGO) build --locked --workspace --bins
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 demo: setup ## boot a guest from a compressing vDisk, kill the backend under it, watch it go on
 	@tests/guest/demo
