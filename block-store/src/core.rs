@@ -4,17 +4,17 @@
 //! before it writes the map, a clean stop at its end.
 
 use crate::alloc::{Content, Phase, RESERVED, Segment};
+use crate::bell::{Bell, LaneBell};
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
-use crate::io::{AlignedBuf, Disk, Wake};
+use crate::io::{AlignedBuf, Disk};
 use crate::log::Cut;
 use crate::read::NodeRead;
 use crate::state::{Blocked, State};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
 /// Largest single write of draining, in bytes: long enough for the disk's full rate, short enough not to keep a flush waiting.
@@ -23,102 +23,6 @@ const MAX_DRAIN: usize = 1 << 20;
 const DRAIN_FROM: usize = 128 << 10;
 /// Spare segments that are kept ready beyond the reserves.
 const READY: usize = 2;
-
-/// Wakes a thread that waits for work; rings before the wait are not lost.
-#[derive(Default)]
-pub struct Bell {
-    rung: AtomicBool,
-    lock: Mutex<()>,
-    sleeper: Condvar,
-}
-
-impl Bell {
-    /// Wakes the thread, or keeps it from sleeping the next time.
-    pub fn ring(&self) {
-        if !self.rung.swap(true, SeqCst) {
-            let _guard = self.lock.lock();
-            self.sleeper.notify_all();
-        }
-    }
-
-    /// Sleeps until rung, at most as long as said.
-    pub fn wait(&self, at_most: Option<Duration>) {
-        let mut guard = self.lock.lock();
-        if !self.rung.load(SeqCst) {
-            match at_most {
-                Some(time) => {
-                    self.sleeper.wait_for(&mut guard, time);
-                }
-                None => self.sleeper.wait(&mut guard),
-            }
-        }
-        self.rung.store(false, SeqCst);
-    }
-}
-
-/// How other threads reach one lane.
-#[derive(Debug)]
-pub struct LaneBell {
-    wake: Wake,
-    /// Set and rung, taken and drained under one lock: a ring is never lost, and never left without a cause.
-    news: Mutex<News>,
-}
-
-#[derive(Debug, Default)]
-struct News {
-    /// Flushes that have ended: operation and whether all went well.
-    flushed: Vec<(usize, bool)>,
-    /// What stalled may be tried again.
-    resume: bool,
-}
-
-impl News {
-    fn is_empty(&self) -> bool {
-        self.flushed.is_empty() && !self.resume
-    }
-}
-
-impl LaneBell {
-    /// A bell of its own.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            wake: Wake::new()?,
-            news: Mutex::default(),
-        })
-    }
-
-    /// The descriptor that is readable when there is something.
-    pub fn fd(&self) -> std::os::fd::RawFd {
-        self.wake.fd()
-    }
-
-    /// Takes what has come: ended flushes into `flushed`; whether stalled operations may be tried again.
-    pub fn answer(&self, flushed: &mut Vec<(usize, bool)>) -> bool {
-        let mut news = self.news.lock();
-        if news.is_empty() {
-            return false;
-        }
-        self.wake.drain();
-        flushed.append(&mut news.flushed);
-        std::mem::take(&mut news.resume)
-    }
-
-    fn resume(&self) {
-        let mut news = self.news.lock();
-        if news.is_empty() {
-            self.wake.ring();
-        }
-        news.resume = true;
-    }
-
-    fn flush_ended(&self, operation: usize, ok: bool) {
-        let mut news = self.news.lock();
-        if news.is_empty() {
-            self.wake.ring();
-        }
-        news.flushed.push((operation, ok));
-    }
-}
 
 /// Someone who waits until everything up to an LSN is durable.
 struct FlushWaiter {

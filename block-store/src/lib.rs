@@ -15,6 +15,7 @@
 )]
 
 pub mod alloc;
+pub mod bell;
 pub mod checkpoint;
 pub mod compress;
 pub mod core;

@@ -13,7 +13,8 @@ mod op;
 mod read;
 mod write;
 
-use crate::core::{Core, LaneBell};
+use crate::bell::LaneBell;
+use crate::core::Core;
 use crate::error::RequestError;
 use crate::io::{AlignedBuf, ReadDone, ReadQueue};
 use crate::payload::Payload;
