@@ -169,7 +169,6 @@ impl Compaction {
             first: header.first + range.start,
             blocks: range.end - range.start,
             layer: header.layer,
-            bits: 0,
             at,
             index: range.start as u8,
             generation: self.generation,

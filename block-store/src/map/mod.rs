@@ -15,7 +15,7 @@ mod freeze;
 mod key;
 mod range;
 
-use crate::format::{Entry, FormatError, NODE_SLOTS};
+use crate::format::NODE_SLOTS;
 pub use freeze::{Frozen, Settled};
 pub use key::{LEVELS, NodeKey, ROOT_LEVEL};
 pub use range::Freed;
@@ -294,9 +294,4 @@ fn slot(slots: &Slots, number: u64) -> u64 {
 
 fn is_stored(bits: u64) -> bool {
     bits >> 62 == 2
-}
-
-/// Unpacks an entry that the map gave out; a damaged one is an error, not a panic.
-pub fn entry(bits: u64) -> Result<Entry, FormatError> {
-    Entry::unpack(bits)
 }

@@ -5,5 +5,5 @@ mod node;
 mod plan;
 
 pub use finish::{Decoder, Fault};
-pub use node::{NodeRead, decode_node};
+pub use node::NodeRead;
 pub use plan::{PageRead, Run, Source, page_reads, plan};

@@ -104,10 +104,7 @@ impl NodeRead {
 }
 
 /// Unpacks a node's payload.
-pub fn decode_node(
-    header: &RecordHeader,
-    payload: &[u8],
-) -> Result<Box<[u64; NODE_SLOTS]>, String> {
+fn decode_node(header: &RecordHeader, payload: &[u8]) -> Result<Box<[u64; NODE_SLOTS]>, String> {
     let mut raw = vec![0; (header.raw_len as usize).min(MAX_STORED)];
     let mut decompressor = Decompressor::new().map_err(|e| e.to_string())?;
     let len = raw.len();

@@ -33,8 +33,6 @@ pub struct Run {
     pub blocks: u64,
     /// The layer whose entry it is.
     pub layer: u32,
-    /// The packed entry of its first block.
-    pub bits: u64,
     /// Where the extent lies; meaningless for zeroes.
     pub at: Location,
     /// Block of the extent at which the run begins.
@@ -96,7 +94,6 @@ fn run_of(state: &State, layer: u32, block: u64, bits: u64) -> Run {
         first: block,
         blocks: 1,
         layer,
-        bits,
         at: nowhere,
         index: 0,
         generation: 0,
