@@ -5,10 +5,12 @@ CARGO ?= cargo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SHELL := /bin/bash
 
-.PHONY: help setup build test demo bench fmt lint doc deny check clean
+.PHONY: help setup build test demo bench fuzz sanitize fmt lint doc deny check clean
+
+SECONDS ?= 60
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the Debian packages that are missing (as root)
 	@tests/setup/install
@@ -27,14 +29,22 @@ demo: setup ## boot a guest from a compressing vDisk, kill the backend under it,
 bench: setup build ## compare with qemu-storage-daemon on this machine
 	$(CARGO) run --release --locked --package firn-tests --bin firn-bench
 
+fuzz: ## every fuzz target for SECONDS each (default 60), the corpus first
+	@fuzz/run --seconds $(SECONDS)
+
+sanitize: ## Miri and the address sanitizer over the unsafe edges, where there is a nightly toolchain
+	@tests/sanitizers
+
 fmt: ## format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## formatting, lints (warnings are errors), licences, scripts
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tests/setup/licences
-	@for script in .ci/run tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh; do bash -n $$script || exit 1; done
+	@for script in .ci/run fuzz/run tests/sanitizers tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh; do bash -n $$script || exit 1; done
 
 doc: ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

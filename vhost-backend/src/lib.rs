@@ -40,7 +40,15 @@ pub mod memory;
 pub mod session;
 pub mod settings;
 pub mod store_engine;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+pub mod testing;
 pub mod virtq;
 pub mod workers;

@@ -25,7 +25,7 @@ mod event;
 mod execute;
 mod order;
 mod pool;
-mod queue;
+pub(crate) mod queue;
 mod request;
 mod worker;
 

@@ -17,6 +17,17 @@ pub struct QueueKey {
     pub(super) generation: u32,
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl QueueKey {
+    /// Of a queue that no worker has.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            slot: 0,
+            generation: 0,
+        }
+    }
+}
+
 /// The part of a queue's setup that can change while it runs.
 #[derive(Debug, Clone)]
 pub struct QueueWiring {
