@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use firn_tests::client::{Client, ClientOptions, Op, Request, STATUS_OK};
-use firn_tests::server::{Server, qemu_storage_daemon};
+use firn_tests::server::{Format, Qemu, Server};
 use firn_tests::workload::{Failure, Mix, Workload};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +21,14 @@ fn serve(dir: &Path, queues: u16) -> Server {
             .unwrap();
     }
     // Through the page cache, because the directory may be a tmpfs.
-    let mut server = qemu_storage_daemon(&image, &socket, queues, false, &dir.join("log"))
+    let qemu = Qemu {
+        format: Format::Raw,
+        direct: false,
+        queues,
+        disks: vec![(image, socket.clone())],
+    };
+    let mut server = qemu
+        .start(&dir.join("log"))
         .expect("qemu-storage-daemon is in Debian's package qemu-utils");
     server.listening(&socket, PATIENCE).unwrap();
     server

@@ -1,12 +1,27 @@
 //! What is measured: the cells of the tables.
 
-use firn_tests::pattern::Kind;
+/// What a vDisk holds before a cell's first round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// All of it, written from its start to its end, 1 MiB at a time.
+    Sequential,
+    /// All of it, every 4 KiB block once and in random order.
+    Scattered,
+    /// All of it, stored as the store leaves it when it has had time: zstd over 64 KiB.
+    Cold,
+    /// Nothing, and anew for each run.
+    Fresh,
+}
 
 /// One kind of load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
     /// As on the command line and in the tables.
     pub name: &'static str,
+    /// What it is, for people.
+    pub about: &'static str,
+    /// On what.
+    pub state: State,
     /// Per cent of reads among the requests.
     pub reads: u8,
     /// Bytes per request.
@@ -19,80 +34,63 @@ pub struct Cell {
     pub sequential: bool,
     /// A flush after each write; both count as one operation.
     pub flush_each: bool,
+    /// While a second vDisk of the same server is written sequentially, 1 MiB at a time.
+    pub neighbour: bool,
+    /// What Firn's ratio to the raw image is to be at least, on 2.0-compressible data; 0 for none.
+    pub bar: f64,
 }
 
 const RANDOM: Cell = Cell {
     name: "",
+    about: "",
+    state: State::Sequential,
     reads: 0,
     bytes: 4096,
     depth: 1,
     queues: 1,
     sequential: false,
     flush_each: false,
+    neighbour: false,
+    bar: 0.0,
 };
 
-/// Every cell, in the order of the tables.
-pub const CELLS: [Cell; 10] = [
-    Cell {
-        name: "randread-1",
-        reads: 100,
-        ..RANDOM
-    },
-    Cell {
-        name: "randread-32",
-        reads: 100,
-        depth: 32,
-        ..RANDOM
-    },
-    Cell {
-        name: "randwrite-1",
-        ..RANDOM
-    },
-    Cell {
-        name: "randwrite-32",
-        depth: 32,
-        ..RANDOM
-    },
-    Cell {
-        name: "randwrite-32x4",
-        depth: 32,
-        queues: 4,
-        ..RANDOM
-    },
-    Cell {
-        name: "writeflush",
-        flush_each: true,
-        ..RANDOM
-    },
-    Cell {
-        name: "writeflush-x4",
-        depth: 4,
-        queues: 4,
-        flush_each: true,
-        ..RANDOM
-    },
-    Cell {
-        name: "seqread",
-        reads: 100,
-        bytes: 1 << 20,
-        depth: 4,
-        sequential: true,
-        ..RANDOM
-    },
-    Cell {
-        name: "seqwrite",
-        bytes: 1 << 20,
-        depth: 4,
-        sequential: true,
-        ..RANDOM
-    },
-    Cell {
-        name: "mixed70",
-        reads: 70,
-        bytes: 16 << 10,
-        depth: 16,
-        ..RANDOM
-    },
+const READ: Cell = Cell {
+    reads: 100,
+    ..RANDOM
+};
+
+const STREAM: Cell = Cell {
+    bytes: 1 << 20,
+    depth: 4,
+    sequential: true,
+    ..RANDOM
+};
+
+/// The neighbour's load.
+pub const NEIGHBOUR: Cell = Cell {
+    name: "neighbour",
+    ..STREAM
+};
+
+/// Every cell, in the order of the tables. Those of one state stand together, reads before writes.
+#[rustfmt::skip]
+pub const CELLS: [Cell; 16] = [
+    Cell { name: "randread-1", about: "random 4 KiB reads, depth 1", bar: 1.1, ..READ },
+    Cell { name: "randread-32", about: "random 4 KiB reads, depth 32", depth: 32, bar: 1.1, ..READ },
+    Cell { name: "seqread", about: "sequential 1 MiB reads, depth 4", reads: 100, bar: 1.4, ..STREAM },
+    Cell { name: "randwrite-1", about: "random 4 KiB writes, depth 1", bar: 3.0, ..RANDOM },
+    Cell { name: "randwrite-32", about: "random 4 KiB writes, depth 32", depth: 32, bar: 2.0, ..RANDOM },
+    Cell { name: "randwrite-32x4", about: "random 4 KiB writes, depth 32 over 4 queues", depth: 32, queues: 4, ..RANDOM },
+    Cell { name: "mixed70", about: "70 % reads, 30 % writes, random 16 KiB, depth 16", reads: 70, bytes: 16 << 10, depth: 16, bar: 1.3, ..RANDOM },
+    Cell { name: "writeflush", about: "a write and a flush, depth 1", flush_each: true, bar: 1.3, ..RANDOM },
+    Cell { name: "writeflush-x4", about: "a write and a flush, 4 queues", flush_each: true, depth: 4, queues: 4, bar: 2.5, ..RANDOM },
+    Cell { name: "writeflush-beside", about: "a write and a flush, depth 1, beside a streaming vDisk", flush_each: true, neighbour: true, ..RANDOM },
+    Cell { name: "seqwrite", about: "sequential 1 MiB writes over old data, depth 4", bar: 0.45, ..STREAM },
+    Cell { name: "randread-1-scattered", about: "the same on data written in random order", state: State::Scattered, bar: 1.1, ..READ },
+    Cell { name: "randread-32-scattered", about: "the same, depth 32", state: State::Scattered, depth: 32, bar: 1.1, ..READ },
+    Cell { name: "randread-1-cold", about: "the same on cold data: zstd over 64 KiB", state: State::Cold, bar: 0.5, ..READ },
+    Cell { name: "randread-32-cold", about: "the same, depth 32", state: State::Cold, depth: 32, bar: 0.5, ..READ },
+    Cell { name: "seqwrite-fresh", about: "sequential 1 MiB writes to an empty vDisk, depth 4", state: State::Fresh, bar: 0.45, ..STREAM },
 ];
 
 impl Cell {
@@ -112,22 +110,4 @@ impl Cell {
     pub fn buffered_writes(&self) -> bool {
         self.reads < 100 && !self.flush_each
     }
-}
-
-/// When a cell's run ends: not before both are reached.
-#[derive(Debug, Clone, Copy)]
-pub struct Amount {
-    /// Seconds, at least.
-    pub seconds: f64,
-    /// Bytes written, at least; only for cells with [`Cell::buffered_writes`].
-    pub written: u64,
-}
-
-/// The data written.
-#[derive(Debug, Clone, Copy)]
-pub struct Data {
-    /// Compressibility.
-    pub kind: Kind,
-    /// Bytes of the vDisk that the load covers.
-    pub span: u64,
 }

@@ -1,17 +1,50 @@
 //! Drives one cell through a client and times it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use firn_tests::client::{Client, ClientError, Completion, Op, Request, SECTOR, STATUS_OK};
+use firn_tests::client::{Client, ClientError, Completion, Op, Queue, Request, SECTOR, STATUS_OK};
 use firn_tests::measure::Histogram;
-use firn_tests::pattern::{self, Kind};
+use firn_tests::pattern::{self, Found, Kind};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::cell::{Amount, Cell, Data};
+use crate::cell::{Cell, NEIGHBOUR, State};
+
+/// Every how many reads one is looked at: a server that returned nothing would be a fast one.
+const CHECK_EVERY: u64 = 64;
 
 const HANG: Duration = Duration::from_secs(30);
+
+/// When a run ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Until<'a> {
+    /// Not before both are reached.
+    Amount(Amount),
+    /// When this is set.
+    Told(&'a AtomicBool),
+}
+
+/// How much a run does at least.
+#[derive(Debug, Clone, Copy)]
+pub struct Amount {
+    /// Seconds.
+    pub seconds: f64,
+    /// Bytes written; only for cells with [`Cell::buffered_writes`].
+    pub written: u64,
+}
+
+/// The data.
+#[derive(Debug, Clone, Copy)]
+pub struct Data {
+    /// Compressibility of what is written.
+    pub kind: Kind,
+    /// Bytes of the vDisk that the load covers.
+    pub span: u64,
+    /// All of these hold contents of ours, so that a read of zeroes is a fault.
+    pub filled: bool,
+}
 
 /// What a run gave.
 #[derive(Debug)]
@@ -30,7 +63,8 @@ pub struct Outcome {
 #[derive(Debug)]
 enum Places {
     Random,
-    Next(u64),
+    /// The next one, and whether to begin again at the end.
+    Next(u64, bool),
     /// Every block once.
     Listed(Vec<u32>),
 }
@@ -61,7 +95,7 @@ impl<'a> Load<'a> {
             data,
             rng: SmallRng::seed_from_u64(seed),
             places: if cell.sequential {
-                Places::Next(0)
+                Places::Next(0, cell.state != State::Fresh)
             } else {
                 Places::Random
             },
@@ -75,7 +109,10 @@ impl<'a> Load<'a> {
         let blocks = self.data.span / u64::from(self.cell.bytes);
         let block = match &mut self.places {
             Places::Random => self.rng.random_range(0..blocks),
-            Places::Next(next) => {
+            Places::Next(next, wrap) => {
+                if *next >= blocks && !*wrap {
+                    return None;
+                }
                 let block = *next % blocks;
                 *next += 1;
                 block
@@ -107,17 +144,17 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Runs a cell. `version` counts the writes of a vDisk over all runs.
+/// Runs a cell; on a fresh vDisk to its end at most. `version` counts the writes of a vDisk over all runs.
 pub fn run(
     client: &mut Client,
     cell: &Cell,
     data: Data,
-    amount: Amount,
+    until: Until<'_>,
     seed: u64,
     version: &mut u32,
 ) -> Result<Outcome, ClientError> {
     let load = Load::new(cell, data, seed, version);
-    drive(client, load, enough(cell, amount), End::Flushed)
+    drive(client, load, enough(cell, until), End::Flushed)
 }
 
 /// Like [`run`], but stops with the queue full of requests in flight.
@@ -125,19 +162,31 @@ pub fn run_without_flush(
     client: &mut Client,
     cell: &Cell,
     data: Data,
-    amount: Amount,
+    until: Until<'_>,
     seed: u64,
     version: &mut u32,
 ) -> Result<Outcome, ClientError> {
     let load = Load::new(cell, data, seed, version);
-    drive(client, load, enough(cell, amount), End::InFlight)
+    drive(client, load, enough(cell, until), End::InFlight)
 }
 
-fn enough(cell: &Cell, amount: Amount) -> impl Fn(u64, Duration) -> bool {
+fn enough(cell: &Cell, until: Until<'_>) -> impl Fn(&Progress) -> bool {
     let buffered = cell.buffered_writes();
-    move |written, elapsed| {
-        elapsed.as_secs_f64() >= amount.seconds && (!buffered || written >= amount.written)
+    move |progress| match until {
+        Until::Amount(amount) => {
+            progress.elapsed.as_secs_f64() >= amount.seconds
+                && (!buffered || progress.written >= amount.written)
+        }
+        Until::Told(told) => told.load(Ordering::Relaxed),
     }
+}
+
+/// What has been done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes of writes begun.
+    written: u64,
+    elapsed: Duration,
 }
 
 /// Writes every block of the span once, in order or shuffled, and flushes. `kind` none writes zeroes.
@@ -150,12 +199,9 @@ pub fn fill(
 ) -> Result<Outcome, ClientError> {
     let cell = Cell {
         name: "fill",
-        reads: 0,
         bytes: if shuffled { 4096 } else { 1 << 20 },
         depth: if shuffled { 32 } else { 4 },
-        queues: 1,
-        sequential: !shuffled,
-        flush_each: false,
+        ..NEIGHBOUR
     };
     let mut rng = SmallRng::seed_from_u64(1);
     let mut blocks: Vec<u32> = (0..(span / u64::from(cell.bytes)) as u32).rev().collect();
@@ -167,6 +213,7 @@ pub fn fill(
         data: Data {
             kind: kind.unwrap_or(Kind::Half),
             span,
+            filled: false,
         },
         rng,
         places: Places::Listed(blocks),
@@ -174,13 +221,13 @@ pub fn fill(
         scratch: vec![0; cell.bytes as usize],
         zeroes: kind.is_none(),
     };
-    drive(client, load, |_, _| false, End::Flushed)
+    drive(client, load, |_| false, End::Flushed)
 }
 
 fn drive(
     client: &mut Client,
     mut load: Load<'_>,
-    enough: impl Fn(u64, Duration) -> bool,
+    enough: impl Fn(&Progress) -> bool,
     end: End,
 ) -> Result<Outcome, ClientError> {
     let queues = usize::from(load.cell.queues).min(client.queues.len());
@@ -194,10 +241,14 @@ fn drive(
     let mut done: Vec<Completion> = Vec::with_capacity(256);
     let begin = Instant::now();
     let mut started = vec![[begin; 256]; queues];
-    let (mut written, mut over) = (0, false);
+    let (mut progress, mut over) = (Progress::default(), false);
     loop {
         for (at, queue) in client.queues[..queues].iter_mut().enumerate() {
             while !over && queue.in_flight() < depth {
+                if enough(&progress) {
+                    over = true;
+                    break;
+                }
                 let Some(request) = load.next() else {
                     over = true;
                     break;
@@ -205,7 +256,7 @@ fn drive(
                 let Some(tag) = queue.reserve() else { break };
                 if request.op == Op::Write {
                     queue.put_data(tag, 0, load.contents(request));
-                    written += u64::from(request.bytes);
+                    progress.written += u64::from(request.bytes);
                 }
                 started[at][usize::from(tag)] = Instant::now();
                 queue.submit(tag, request);
@@ -224,6 +275,7 @@ fn drive(
         for (at, queue) in client.queues[..queues].iter_mut().enumerate() {
             queue.poll(&mut done)?;
             let now = Instant::now();
+            progress.elapsed = now - begin;
             for completion in done.drain(..) {
                 good(&completion)?;
                 if load.cell.flush_each && completion.request.op == Op::Write {
@@ -235,13 +287,15 @@ fn drive(
                     }
                     continue;
                 }
+                if completion.request.op == Op::Read && outcome.ios.is_multiple_of(CHECK_EVERY) {
+                    check(queue, &completion, load.data)?;
+                }
                 outcome
                     .latency
                     .record(now - started[at][usize::from(completion.tag)]);
                 outcome.ios += 1;
                 outcome.bytes += u64::from(completion.request.bytes);
             }
-            over |= enough(written, now - begin);
         }
     }
     if load.cell.reads < 100 && end == End::Flushed {
@@ -251,16 +305,30 @@ fn drive(
     Ok(outcome)
 }
 
+/// A read's first sector is what some write of ours wrote there.
+fn check(queue: &Queue, read: &Completion, data: Data) -> Result<(), ClientError> {
+    let mut bytes = [0; SECTOR as usize];
+    queue.get_data(read.tag, 0, &mut bytes);
+    match pattern::inspect(&bytes) {
+        Found::Version { sector, .. } if sector == read.request.sector => Ok(()),
+        Found::Zero if !data.filled => Ok(()),
+        found => Err(wrong(format!("{:?} returned {found:?}", read.request))),
+    }
+}
+
 fn good(completion: &Completion) -> Result<(), ClientError> {
     if completion.status == STATUS_OK {
         return Ok(());
     }
-    let what = format!(
+    Err(wrong(format!(
         "{:?} ended with status {}",
         completion.request, completion.status
-    );
-    Err(ClientError::Io {
+    )))
+}
+
+fn wrong(what: String) -> ClientError {
+    ClientError::Io {
         what,
-        source: std::io::ErrorKind::Other.into(),
-    })
+        source: std::io::ErrorKind::InvalidData.into(),
+    }
 }

@@ -1,24 +1,31 @@
 //! Measures vhost-user-blk servers, all through one user-space client.
 //!
-//! Each run prints a line of JSON. `firn-bench compare` runs servers in turn, so that the machine's moods
-//! meet all of them alike, and ends with a table of medians and of the ratios within each round.
+//! `firn-bench compare` runs servers in turn, round by round, so that the machine's moods meet all of them
+//! alike, and ends with tables of medians and of the ratios within each round. The other commands measure
+//! what Firn costs as things grow.
 
 mod cell;
 mod compare;
+mod contender;
 mod load;
 mod report;
 mod restart;
+mod results;
+mod space;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use firn_tests::client::{Client, ClientOptions};
+use firn_tests::client::Client;
 use firn_tests::pattern::Kind;
 
-use cell::{Amount, CELLS, Cell, Data};
+use cell::{CELLS, Cell};
+use contender::{SERVERS, Spec};
+use load::{Amount, Data, Until};
 use report::Meter;
+use results::Results;
 
 /// Measures vhost-user-blk servers through one user-space client.
 ///
@@ -28,6 +35,9 @@ use report::Meter;
 struct Arguments {
     #[command(subcommand)]
     command: Option<What>,
+    /// A file that the figures are added to, one JSON object per line.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// Where files go unless another directory is named.
@@ -41,10 +51,10 @@ enum What {
         socket: PathBuf,
         /// The server's process, for CPU time and memory.
         #[arg(long)]
-        pid: Option<u32>,
+        pid: u32,
         /// File or directory whose bytes on disk are reported.
         #[arg(long)]
-        disk: Option<PathBuf>,
+        disk: PathBuf,
         #[command(flatten)]
         load: LoadArguments,
     },
@@ -53,15 +63,12 @@ enum What {
         /// A directory to be created on the filesystem to measure; removed at the end.
         #[arg(long, default_value = DIR)]
         dir: PathBuf,
-        /// Which, in turn; ratios are to the first.
-        #[arg(long, value_delimiter = ',', default_value = "qsd,firn")]
-        servers: Vec<String>,
+        /// Which, in turn; ratios are to the first (default: all).
+        #[arg(long, value_delimiter = ',', value_parser = Spec::named)]
+        servers: Vec<Spec>,
         /// Rounds.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
-        /// Do not write the vDisks through once before.
-        #[arg(long)]
-        no_prefill: bool,
         #[command(flatten)]
         load: LoadArguments,
     },
@@ -100,11 +107,11 @@ struct LoadArguments {
     #[arg(long, default_value_t = 1024)]
     written_mib: u64,
     /// Size of the vDisk, or of the part of it that is used, in MiB.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 8192)]
     size_mib: u64,
     /// Compressibility of the data.
-    #[arg(long, value_enum, default_value_t = Compressibility::Half)]
-    data: Compressibility,
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "half")]
+    data: Vec<Compressibility>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,10 +124,9 @@ enum Compressibility {
 
 impl LoadArguments {
     fn cells(&self) -> Vec<Cell> {
-        if self.cells.is_empty() {
-            CELLS.to_vec()
-        } else {
-            self.cells.clone()
+        match self.cells.is_empty() {
+            true => CELLS.to_vec(),
+            false => self.cells.clone(),
         }
     }
 
@@ -131,23 +137,23 @@ impl LoadArguments {
         }
     }
 
-    fn data(&self) -> Data {
-        let kind = match self.data {
+    fn kinds(&self) -> Vec<Kind> {
+        let kind = |data: &Compressibility| match data {
             Compressibility::Half => Kind::Half,
             Compressibility::Random => Kind::Random,
         };
-        Data {
-            kind,
-            span: self.size_mib << 20,
-        }
+        self.data.iter().map(kind).collect()
     }
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Some(command) => execute(command),
-        None => everything(),
-    };
+    let arguments = Arguments::parse();
+    let result = Results::open(arguments.json.as_deref())
+        .map_err(Into::into)
+        .and_then(|mut results| match arguments.command {
+            Some(command) => execute(command, &mut results),
+            None => everything(&mut results),
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -158,15 +164,16 @@ fn main() -> ExitCode {
 }
 
 /// What `make bench` runs.
-fn everything() -> Result<(), Box<dyn Error>> {
-    for command in ["compare", "space", "restart"] {
-        let Arguments { command } = Arguments::try_parse_from(["firn-bench", command])?;
-        command.map_or(Ok(()), execute)?;
+fn everything(results: &mut Results) -> Result<(), Box<dyn Error>> {
+    for command in ["compare --data half,random", "space", "restart"] {
+        let words = ["firn-bench"].into_iter().chain(command.split(' '));
+        let Arguments { command, .. } = Arguments::try_parse_from(words)?;
+        command.map_or(Ok(()), |command| execute(command, results))?;
     }
     Ok(())
 }
 
-fn execute(what: What) -> Result<(), Box<dyn Error>> {
+fn execute(what: What, results: &mut Results) -> Result<(), Box<dyn Error>> {
     match what {
         What::Run {
             socket,
@@ -176,22 +183,21 @@ fn execute(what: What) -> Result<(), Box<dyn Error>> {
         } => {
             let mut version = 0;
             for cell in load.cells() {
-                let options = ClientOptions {
-                    queues: cell.queues,
-                    max_bytes: 1 << 20,
-                    ..ClientOptions::default()
-                };
+                let options = contender::options(cell.queues, cell.bytes);
                 let mut client = Client::connect(&socket, options)?;
                 let capacity = client.config().capacity * 512;
                 let data = Data {
-                    span: load.data().span.min(capacity),
-                    ..load.data()
+                    kind: *load.kinds().first().unwrap_or(&Kind::Half),
+                    span: (load.size_mib << 20).min(capacity),
+                    filled: false,
                 };
-                let meter = Meter::new(pid, disk.as_deref());
-                let outcome = load::run(&mut client, &cell, data, load.amount(), 1, &mut version)?;
-                meter
-                    .row("server", cell.name, 1, &outcome, data.span)
-                    .print();
+                let meter = Meter::new(pid, &disk);
+                let until = Until::Amount(load.amount());
+                let outcome = load::run(&mut client, &cell, data, until, 1, &mut version)?;
+                let run = ("server", cell.name, results::label(data.kind), 1);
+                let row = meter.row(run, &outcome, data.span);
+                row.print();
+                results.add(&results::Record::Run(row))?;
                 client.stop()?;
             }
             Ok(())
@@ -200,23 +206,27 @@ fn execute(what: What) -> Result<(), Box<dyn Error>> {
             dir,
             servers,
             rounds,
-            no_prefill,
             load,
-        } => compare::compare(&compare::Plan {
-            dir,
-            servers,
-            cells: load.cells(),
-            rounds,
-            size: load.data().span,
-            amount: load.amount(),
-            kind: load.data().kind,
-            prefill: !no_prefill,
-        }),
+        } => {
+            let plan = compare::Plan {
+                dir,
+                servers: match servers.is_empty() {
+                    true => SERVERS.to_vec(),
+                    false => servers,
+                },
+                cells: load.cells(),
+                kinds: load.kinds(),
+                rounds,
+                size: load.size_mib << 20,
+                amount: load.amount(),
+            };
+            compare::compare(&plan, results)
+        }
         What::Restart {
             dir,
             size_mib,
             written_mib,
-        } => restart::restart(&dir, size_mib << 20, &written_mib),
-        What::Space { dir, size_mib } => compare::space(&dir, size_mib << 20),
+        } => restart::restart(&dir, size_mib << 20, &written_mib, results),
+        What::Space { dir, size_mib } => space::space(&dir, size_mib << 20, results),
     }
 }

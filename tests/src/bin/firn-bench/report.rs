@@ -1,21 +1,26 @@
 //! Figures of a run, as a JSON line and in tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use firn_tests::measure;
-use serde::Serialize;
+use firn_tests::pattern::Kind;
+use serde::{Deserialize, Serialize};
 
+use crate::contender::Spec;
 use crate::load::Outcome;
+use crate::results::label;
 
 /// One run's figures: a JSON line.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// Which server.
     pub server: String,
     /// Which cell.
     pub cell: String,
-    /// Which round, from 1.
+    /// Compressibility of the data.
+    pub data: String,
+    /// Which round, from 1; 0 for a fill.
     pub round: u32,
     /// Operations.
     pub ios: u64,
@@ -41,41 +46,45 @@ pub struct Row {
     pub disk_bytes: Option<u64>,
     /// These per byte of the vDisk that holds data.
     pub disk_per_raw: Option<f64>,
+    /// What a streaming neighbour wrote meanwhile.
+    pub neighbour_mb_per_s: Option<f64>,
 }
+
+/// Which run: server, cell, compressibility, round.
+pub type Which<'a> = (&'a str, &'a str, &'a str, u32);
 
 /// The server's CPU time before a run.
 #[derive(Debug)]
-pub struct Meter<'a> {
-    pid: Option<u32>,
-    disk: Option<&'a Path>,
+pub struct Meter {
+    pid: u32,
+    disk: PathBuf,
     cpu: Option<Duration>,
 }
 
-impl<'a> Meter<'a> {
+impl Meter {
     /// Begins to watch a process and a file or directory.
-    pub fn new(pid: Option<u32>, disk: Option<&'a Path>) -> Self {
-        let cpu = pid.and_then(|pid| measure::cpu_time(pid).ok());
-        if let Some(pid) = pid {
-            // Needs the right to write there; without it the peak is that of the whole life.
-            let _ = measure::reset_peak_memory(pid);
+    pub fn new(pid: u32, disk: &Path) -> Self {
+        // Needs the right to write there; without it the peak is that of the whole life.
+        let _ = measure::reset_peak_memory(pid);
+        Self {
+            pid,
+            disk: disk.into(),
+            cpu: measure::cpu_time(pid).ok(),
         }
-        Self { pid, disk, cpu }
     }
 
     /// Puts everything together. `raw` is the number of bytes that hold data.
-    pub fn row(&self, server: &str, cell: &str, round: u32, outcome: &Outcome, raw: u64) -> Row {
-        let disk_bytes = self.disk.and_then(|path| measure::disk_bytes(path).ok());
+    pub fn row(&self, (server, cell, data, round): Which<'_>, outcome: &Outcome, raw: u64) -> Row {
+        let disk_bytes = measure::disk_bytes(&self.disk).ok();
         let seconds = outcome.elapsed.as_secs_f64();
-        let cpu = self
-            .pid
-            .and_then(|pid| measure::cpu_time(pid).ok())
-            .zip(self.cpu)
-            .map(|(now, then)| now - then);
-        let memory = self.pid.and_then(|pid| measure::memory(pid).ok());
+        let cpu = measure::cpu_time(self.pid).ok();
+        let cpu = cpu.zip(self.cpu).map(|(now, then)| now - then);
+        let memory = measure::memory(self.pid).ok();
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         Row {
             server: server.into(),
             cell: cell.into(),
+            data: data.into(),
             round,
             ios: outcome.ios,
             seconds,
@@ -89,17 +98,29 @@ impl<'a> Meter<'a> {
             own_mib: memory.map(|m| mib(m.anonymous)),
             disk_bytes,
             disk_per_raw: disk_bytes.map(|bytes| bytes as f64 / raw as f64),
+            neighbour_mb_per_s: None,
         }
     }
 }
 
 impl Row {
-    /// Prints the row as one line of JSON.
+    /// Prints the row in one line.
     pub fn print(&self) {
-        match serde_json::to_string(self) {
-            Ok(line) => println!("{line}"),
-            Err(e) => eprintln!("firn-bench: {e}"),
-        }
+        println!(
+            "{:<14} {:<22} {:<14} round {}: {:>9.0}/s {:>7.1} MB/s, p50 {:.0} p99 {:.0} p99.9 {:.0} us, {:.3} CPU s/100k, peak {:.0} MiB, {:.3} on disk",
+            self.data,
+            self.cell,
+            self.server,
+            self.round,
+            self.iops,
+            self.mb_per_s,
+            self.p50_us,
+            self.p99_us,
+            self.p999_us,
+            self.cpu_s_per_100k.unwrap_or(0.0),
+            self.peak_mib.unwrap_or(0.0),
+            self.disk_per_raw.unwrap_or(0.0),
+        );
     }
 }
 
@@ -113,11 +134,14 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Prints a cell's medians per server and the ratio to the first server within each round.
-pub fn print_table(rows: &[Row], servers: &[&str]) {
+/// Prints each cell's medians per server and the ratio to the first server within each round.
+pub fn print_table(rows: &[Row], servers: &[Spec], kind: Kind) {
+    let Some(base) = servers.first().map(|spec| spec.name) else {
+        return;
+    };
     println!(
-        "\n{:<16} {:<14} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8} {:>6}  ratio to {} by round",
-        "cell",
+        "\n{:<22} {:<14} {:>9} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>6}  ratio to {base}, by round",
+        format!("data {}", label(kind)),
         "server",
         "ops/s",
         "MB/s",
@@ -125,47 +149,62 @@ pub fn print_table(rows: &[Row], servers: &[&str]) {
         "p99 us",
         "p99.9 us",
         "cpu/100k",
-        "own MiB",
+        "peak MiB",
         "disk",
-        servers[0]
     );
-    let mut cells: Vec<&str> = Vec::new();
-    for row in rows {
-        if !cells.contains(&row.cell.as_str()) {
-            cells.push(&row.cell);
-        }
-    }
-    for cell in cells {
+    for cell in cells(rows) {
         for server in servers {
-            let of = |server: &str| -> Vec<&Row> {
-                rows.iter()
-                    .filter(|r| r.cell == cell && r.server == server)
-                    .collect()
-            };
-            let mid = |get: fn(&Row) -> f64| median(of(server).into_iter().map(get).collect());
-            let ratios: Vec<f64> = of(server)
-                .into_iter()
-                .filter_map(|row| {
-                    let base = of(servers[0])
-                        .into_iter()
-                        .find(|base| base.round == row.round)?;
-                    Some(row.iops / base.iops)
-                })
-                .collect();
+            let these = of(rows, cell, server.name);
+            if these.is_empty() {
+                continue;
+            }
+            let mid = |get: fn(&Row) -> f64| median(these.iter().map(|row| get(row)).collect());
+            let ratios = ratios(rows, cell, server.name, base);
             let shown: Vec<String> = ratios.iter().map(|r| format!("{r:.2}")).collect();
             println!(
-                "{cell:<16} {server:<14} {:>9.0} {:>9.1} {:>8.1} {:>8.1} {:>9.1} {:>9.3} {:>8.1} {:>6.3}  {:.2} ({})",
+                "{cell:<22} {:<14} {:>9.0} {:>8.1} {:>8.1} {:>8.1} {:>9.1} {:>8.3} {:>8.1} {:>6.3}  {:.2} ({})",
+                server.name,
                 mid(|r| r.iops),
                 mid(|r| r.mb_per_s),
                 mid(|r| r.p50_us),
                 mid(|r| r.p99_us),
                 mid(|r| r.p999_us),
                 mid(|r| r.cpu_s_per_100k.unwrap_or(0.0)),
-                mid(|r| r.own_mib.unwrap_or(0.0)),
+                mid(|r| r.peak_mib.unwrap_or(0.0)),
                 mid(|r| r.disk_per_raw.unwrap_or(0.0)),
                 median(ratios),
                 shown.join(" ")
             );
         }
     }
+}
+
+/// The cells of some rows, in their order.
+pub fn cells(rows: &[Row]) -> Vec<&str> {
+    let mut cells: Vec<&str> = Vec::new();
+    for row in rows {
+        if !cells.contains(&row.cell.as_str()) {
+            cells.push(&row.cell);
+        }
+    }
+    cells
+}
+
+/// A server's rows of a cell.
+pub fn of<'a>(rows: &'a [Row], cell: &str, server: &str) -> Vec<&'a Row> {
+    let these = |row: &&Row| row.cell == cell && row.server == server;
+    rows.iter().filter(these).collect()
+}
+
+/// A server's operations per second by those of another one in the same round.
+pub fn ratios(rows: &[Row], cell: &str, server: &str, base: &str) -> Vec<f64> {
+    let bases = of(rows, cell, base);
+    let ratio = |row: &Row| {
+        let base = bases.iter().find(|base| base.round == row.round)?;
+        Some(row.iops / base.iops)
+    };
+    of(rows, cell, server)
+        .into_iter()
+        .filter_map(ratio)
+        .collect()
 }

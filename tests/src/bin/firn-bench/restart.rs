@@ -10,14 +10,20 @@ use firn_tests::measure;
 use firn_tests::pattern::{self, Found, Kind};
 use firn_tests::server::{Binaries, Firn, Server};
 
-use crate::cell::{Amount, Cell, Data};
-use crate::load;
+use crate::cell::Cell;
+use crate::load::{self, Amount, Data, Until};
+use crate::results::Results;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fills a vDisk; then, for each amount, writes at random that much, kills the backend under the load and
 /// times its return. Every restart ends with a read of contents that are checked.
-pub fn restart(dir: &Path, size: u64, written_mib: &[u64]) -> Result<(), Box<dyn Error>> {
+pub fn restart(
+    dir: &Path,
+    size: u64,
+    written_mib: &[u64],
+    results: &mut Results,
+) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(dir)?;
     let firn = Firn::create(Binaries::find()?, dir)?;
     let mut server = firn.serve()?;
@@ -37,10 +43,6 @@ pub fn restart(dir: &Path, size: u64, written_mib: &[u64]) -> Result<(), Box<dyn
         filled.elapsed.as_secs_f64(),
         measure::disk_bytes(firn.store())? >> 20
     );
-    println!(
-        "{:>12} {:>14} {:>14} {:>12}",
-        "written MiB", "listening s", "first read s", "own MiB"
-    );
     let cell = Cell::named("randwrite-32")?;
     for (seed, &mib) in (1..).zip(written_mib) {
         let amount = Amount {
@@ -50,11 +52,18 @@ pub fn restart(dir: &Path, size: u64, written_mib: &[u64]) -> Result<(), Box<dyn
         let data = Data {
             kind: Kind::Half,
             span: size,
+            filled: true,
         };
-        load::run_without_flush(&mut client, &cell, data, amount, seed, &mut version)?;
+        let until = Until::Amount(amount);
+        load::run_without_flush(&mut client, &cell, data, until, seed, &mut version)?;
         let (listening, read) = kill_and_time(&firn, &mut server, &mut client, size, seed)?;
         let own = measure::memory(server.pid())?.anonymous;
-        println!("{mib:>12} {listening:>14.3} {read:>14.3} {:>12}", own >> 20);
+        let values = [
+            ("listening s", listening),
+            ("first read s", read),
+            ("own MiB", (own >> 20) as f64),
+        ];
+        results.point("restart", &format!("{mib} MiB written"), &values)?;
     }
     drop(server);
     fs::remove_dir_all(dir)?;
