@@ -365,9 +365,15 @@ impl Core {
             generation,
             size: self.segment_size,
         };
-        file.write_at(&AlignedBuf::from_bytes(&header.encode())?, 0)?;
-        file.sync()?;
-        self.disk.sync_dir()?;
+        let durable = AlignedBuf::from_bytes(&header.encode())
+            .and_then(|page| file.write_at(&page, 0))
+            .and_then(|()| file.sync())
+            .and_then(|()| self.disk.sync_dir());
+        if let Err(error) = durable {
+            // The next attempt is another segment: a failing disk must not fill up with what was begun.
+            let _ = self.disk.remove(&name);
+            return Err(error);
+        }
         Ok(Segment {
             generation,
             file,

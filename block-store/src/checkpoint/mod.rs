@@ -108,8 +108,8 @@ impl Checkpointer {
         settle(core, &image.frozen, &written, &chains, &self.chains);
         self.chains = chains;
         core.checkpoint_taken(image.appended);
-        self.unlink_dead(core, &image.rows)
-            .map_err(|e| (BTreeMap::new(), e))
+        self.unlink_dead(core, &image.rows);
+        Ok(())
     }
 
     /// Step 2: nodes, leaves first, so that every inner node is written with its children's new places.
@@ -264,7 +264,9 @@ impl Checkpointer {
 
     /// Step 6: segments without a live entry, neither in the checkpoint nor since, that were sealed at the cut. In any
     /// other there may be flushed data, overwritten since and not flushed again, or ranges, of which no entry tells.
-    fn unlink_dead(&self, core: &Core, rows: &[SegmentRow]) -> Result<(), StoreError> {
+    ///
+    /// The checkpoint counts already: what can't be removed is left to the next one, and by then to recovery.
+    fn unlink_dead(&self, core: &Core, rows: &[SegmentRow]) {
         let dead: Vec<u32> = {
             let state = core.state.lock();
             let is_dead = |row: &&SegmentRow| {
@@ -277,20 +279,30 @@ impl Checkpointer {
             };
             rows.iter().filter(is_dead).map(|r| r.id).collect()
         };
+        let mut removed = false;
         for id in &dead {
-            core.disk
-                .remove(&segment_file_name(*id))
-                .map_err(StoreError::io(format!("removing segment {id:x}")))?;
-            core.state.lock().segments.remove(*id);
+            match core.disk.remove(&segment_file_name(*id)) {
+                Ok(()) => {
+                    core.state.lock().segments.remove(*id);
+                    removed = true;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    core.state.lock().segments.remove(*id);
+                }
+                Err(e) => log::warn!(
+                    "removing segment {id:x}, which holds nothing any more: {e}; the next checkpoint tries again"
+                ),
+            }
         }
-        if !dead.is_empty() {
-            core.disk
-                .sync_dir()
-                .map_err(StoreError::io("removing segments"))?;
+        if removed {
+            if let Err(e) = core.disk.sync_dir() {
+                log::warn!(
+                    "removing segments: {e}; they may come back after loss of power, and go again"
+                );
+            }
             core.state.lock().full = false;
             core.alloc_bell.ring();
         }
-        Ok(())
     }
 }
 

@@ -30,9 +30,12 @@ pub struct BufferName {
 }
 
 impl BufferName {
+    /// How names of such files begin.
+    pub const FILE_PREFIX: &str = "write-buffer-";
+
     /// Name of the file in its directory.
     pub fn file(&self) -> String {
-        format!("write-buffer-{}", self.nonce)
+        format!("{}{}", Self::FILE_PREFIX, self.nonce)
     }
 }
 

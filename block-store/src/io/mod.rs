@@ -125,6 +125,8 @@ pub trait Runtime: Send + Sync {
     fn open_memory(&self, name: &str, len: usize) -> io::Result<Box<dyn BufferMemory>>;
     /// Removes a buffer. One that is still open stays usable.
     fn remove_memory(&self, name: &str) -> io::Result<()>;
+    /// Names of all files in the directory: buffers, and what others keep there.
+    fn list_memory(&self) -> io::Result<Vec<String>>;
     /// Names this run of the machine: a buffer of another one is gone or worthless.
     fn boot_id(&self) -> io::Result<[u8; 16]>;
 }

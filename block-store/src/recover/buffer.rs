@@ -2,7 +2,8 @@
 
 use crate::error::StoreError;
 use crate::format::{
-    BufferHeader, BufferName, SegmentHeader, Superblock, has_failed, segment_file_name,
+    BufferHeader, BufferName, SegmentHeader, Superblock, has_failed, note_failure,
+    segment_file_name,
 };
 use crate::host::Host;
 use crate::io::{AlignedBuf, BufferMemory, Disk, PAGE};
@@ -83,6 +84,24 @@ pub fn replay_buffer(
     } else {
         BufferFound::Replayed(slots)
     })
+}
+
+/// Recovery has failed, perhaps in an fsync: the next one must write the log's tail again, or it would take what only the
+/// page cache holds for durable. The tail outlives this boot in the buffer's sense alone, so the note is made there.
+pub fn note_failed_recovery(host: &dyn Host, superblock: &Superblock) {
+    let Some(name) = &superblock.buffer else {
+        return;
+    };
+    let len = usize::try_from(name.len).unwrap_or(usize::MAX);
+    match host.runtime().open_memory(&name.file(), len) {
+        Ok(mut memory)
+            if BufferHeader::decode(memory.bytes()).is_ok_and(|h| h.nonce == name.nonce) =>
+        {
+            note_failure(memory.bytes_mut());
+        }
+        // Another boot's: what is read then comes from the disk.
+        _ => {}
+    }
 }
 
 fn replay(

@@ -22,7 +22,7 @@ use crate::map::{Map, Missing, NodeKey};
 use crate::read::NodeRead;
 use crate::state::State;
 use crate::write::{clear, point_at};
-pub use buffer::{BufferFound, replay_buffer};
+pub use buffer::{BufferFound, note_failed_recovery, replay_buffer};
 use prefetch::prefetch;
 use scan::Scan;
 pub use scan::{Scanned, scan};

@@ -17,7 +17,7 @@ use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::{Log, SlotPool};
 use crate::map::NODE_MEMORY;
-use crate::recover::{BufferFound, Recovered, recover, replay_buffer};
+use crate::recover::{BufferFound, Recovered, note_failed_recovery, recover, replay_buffer};
 use crate::state::State;
 use parking_lot::{Mutex, RwLock};
 use std::io;
@@ -123,14 +123,19 @@ impl Store {
         let superblock = read_superblock(&*file)?;
         let buffer = replay_buffer(&*host, &superblock, config.discard_write_buffer)?;
         let map_nodes = config.map_memory / NODE_MEMORY;
-        let rewrite = matches!(buffer, BufferFound::ReplayedAfterFailure(_));
-        let mut found = recover(
+        // A buffer that is given up might have told of a failed fsync.
+        let rewrite = matches!(
+            buffer,
+            BufferFound::ReplayedAfterFailure(_) | BufferFound::Discarded
+        );
+        let found = recover(
             &*disk,
             &superblock,
             map_nodes,
             config.accept_log_damage,
             rewrite,
-        )?;
+        );
+        let mut found = found.inspect_err(|_| note_failed_recovery(&*host, &superblock))?;
         drop_hidden(&mut found);
         let rules = stored_rules(found.catalogue.rules.as_deref(), "the store's");
         let recovery = Recovery {
@@ -167,10 +172,11 @@ impl Store {
         let created = superblock.created;
         let mut checkpointer = Checkpointer::new(superblock, file, chains);
         // From here on a crash finds the new buffer; the old one has been written out.
-        checkpointer.amend(&core, |s| s.buffer = Some(name))?;
+        checkpointer.amend(&core, |s| s.buffer = Some(name.clone()))?;
         if let Some(old) = old {
             let _ = host.runtime().remove_memory(&old.file());
         }
+        remove_orphans(&*host, core.store, &name);
         if damaged {
             checkpointer.run(&core, |_| {})?;
         }
@@ -261,7 +267,7 @@ fn new_buffer(
     let slots = (config.write_buffer / SLOT as usize).max(12) as u32;
     let header = BufferHeader {
         store: superblock.store,
-        nonce: host.new_uuid(),
+        nonce: buffer_nonce(superblock.store, host.new_uuid()),
         slot_size: SLOT,
         slots,
     };
@@ -285,6 +291,33 @@ fn new_buffer(
             name.file()
         )))?;
     Ok((SlotPool::create(memory, header), name))
+}
+
+/// Half the store's, half random: a buffer that was created and not named, because its process died in between, tells by
+/// its file's name alone whose it was.
+fn buffer_nonce(store: Uuid, random: Uuid) -> Uuid {
+    Uuid::from_u64_pair(store.as_u64_pair().0, random.as_u64_pair().1)
+}
+
+/// Removes what earlier openings of this store that were cut short have left in the runtime directory. To be called when the
+/// superblock names `ours`: nothing else of the store's can count then.
+fn remove_orphans(host: &dyn Host, store: Uuid, ours: &BufferName) {
+    let (whose, _) = store.as_u64_pair();
+    let is_orphan = |name: &&String| {
+        let nonce = name.strip_prefix(BufferName::FILE_PREFIX);
+        let nonce = nonce.and_then(|n| Uuid::try_parse(n).ok());
+        nonce.is_some_and(|n| n.as_u64_pair().0 == whose && n != ours.nonce)
+    };
+    let names = host.runtime().list_memory().unwrap_or_else(|e| {
+        log::warn!("looking for write buffers that are left over: {e}");
+        Vec::new()
+    });
+    for name in names.iter().filter(is_orphan) {
+        match host.runtime().remove_memory(name) {
+            Ok(()) => log::info!("removed {name}: an opening that was cut short had left it"),
+            Err(e) => log::warn!("removing {name}, which is left over: {e}"),
+        }
+    }
 }
 
 impl Recovered {

@@ -21,17 +21,44 @@ type Hook = Box<dyn FnOnce() + Send>;
 
 /// Actions that wait for their moment; each happens once.
 #[derive(Clone, Default)]
-pub struct Hooks(Arc<Mutex<Vec<(Event, String, Hook)>>>);
+pub struct Hooks {
+    waiting: Arc<Mutex<Vec<(Event, String, Hook)>>>,
+    /// Files that can still be created; none: as many as the disk has space for.
+    creations: Arc<Mutex<Option<u64>>>,
+}
 
 impl Hooks {
     /// Runs `hook` right before the next `event` on a file whose name begins with `name`.
     pub fn before(&self, event: Event, name: &str, hook: impl FnOnce() + Send + 'static) {
-        self.0.lock().push((event, name.into(), Box::new(hook)));
+        self.waiting
+            .lock()
+            .push((event, name.into(), Box::new(hook)));
     }
 
     /// Whether all have happened.
     pub fn all_ran(&self) -> bool {
-        self.0.lock().is_empty()
+        self.waiting.lock().is_empty()
+    }
+
+    /// The disk is full after so many more files, until this is lifted.
+    pub fn full_after(&self, creations: Option<u64>) {
+        *self.creations.lock() = creations;
+    }
+
+    /// Whether it has become so.
+    pub fn is_full(&self) -> bool {
+        *self.creations.lock() == Some(0)
+    }
+
+    fn take_space(&self) -> io::Result<()> {
+        match &mut *self.creations.lock() {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub fn around(&self, disk: SimDisk) -> Arc<dyn Disk> {
@@ -42,7 +69,7 @@ impl Hooks {
     }
 
     fn happens(&self, event: Event, name: &str) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         let Some(n) = waiting
             .iter()
             .position(|(e, prefix, _)| *e == event && name.starts_with(prefix))
@@ -69,7 +96,7 @@ struct HookedFile {
 
 impl std::fmt::Debug for Hooks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} hooks", self.0.lock().len())
+        write!(f, "{} hooks", self.waiting.lock().len())
     }
 }
 
@@ -83,6 +110,7 @@ impl HookedDisk {
 impl Disk for HookedDisk {
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         self.hooks.happens(Event::Create, name);
+        self.hooks.take_space()?;
         Ok(self.file(name, self.disk.create(name, len)?))
     }
 

@@ -162,6 +162,16 @@ impl Runtime for RealRuntime {
         std::fs::remove_file(&path).map_err(named(&path))
     }
 
+    fn list_memory(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(named(&self.dir))? {
+            if let Ok(name) = entry.map_err(named(&self.dir))?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
     fn boot_id(&self) -> io::Result<[u8; 16]> {
         const PATH: &str = "/proc/sys/kernel/random/boot_id";
         let text = std::fs::read_to_string(PATH).map_err(named(Path::new(PATH)))?;

@@ -50,6 +50,10 @@ impl Memories {
             .ok_or_else(|| missing(name))
     }
 
+    pub(super) fn names(&self) -> Vec<String> {
+        self.buffers.keys().cloned().collect()
+    }
+
     pub(super) fn clear(&mut self) {
         self.buffers.clear();
     }

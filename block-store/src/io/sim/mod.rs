@@ -139,6 +139,11 @@ impl SimDisk {
         self.world.state.lock().fail_nth(op, n);
     }
 
+    /// Takes back all faults that have not come yet.
+    pub fn lift_faults(&self) {
+        self.world.state.lock().lift_faults();
+    }
+
     /// Sets the capacity in bytes; less than what is used makes the disk full and loses nothing.
     pub fn set_capacity(&self, capacity: u64) {
         self.world.state.lock().capacity = capacity;
@@ -271,6 +276,10 @@ impl Runtime for SimDisk {
     fn remove_memory(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
         self.run(Op::Name, |state| state.memory.remove(name))
+    }
+
+    fn list_memory(&self) -> io::Result<Vec<String>> {
+        self.run(Op::Name, |state| Ok(state.memory.names()))
     }
 
     fn boot_id(&self) -> io::Result<[u8; 16]> {

@@ -187,6 +187,10 @@ impl State {
         self.faults.push((op, n));
     }
 
+    pub(super) fn lift_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// Whether the process dies at this operation.
     pub(super) fn is_crash_due(&mut self) -> bool {
         match &mut self.crash_after {

@@ -6,7 +6,7 @@ use crate::compress::{Class, WriteTraits};
 use crate::error::RequestError;
 use crate::format::BLOCK;
 use crate::log::Stream;
-use crate::payload::Payload;
+use crate::payload::{Payload, PayloadError};
 use crate::state::{Blocked, State};
 use crate::write::{Body, Piece, apply, apply_range};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ impl<P: Payload> Lane<P> {
                 Ok(())
             }
         };
-        if copied.is_err() {
-            return self.finish(index, Err(RequestError::Payload));
+        if let Err(error) = copied {
+            return self.finish(index, Err(error));
         }
         let (whole, first) = (op.kind == Kind::Write, op.first);
         op.parts
@@ -224,19 +224,24 @@ fn partial_blocks<P: Payload>(op: &Op<P>) -> Vec<u64> {
     out
 }
 
-fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), crate::payload::PayloadError> {
+fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), RequestError> {
     let size = op.blocks as usize * BLOCK;
-    op.parts.data.resize(size, 0);
+    let data = &mut op.parts.data;
+    // The guest chooses the size: that there is no memory for it must be its request's end and not everybody's.
+    if let Err(error) = data.try_reserve(size.saturating_sub(data.len())) {
+        log::error!("no memory for a write of {} bytes: {error}", op.len);
+        return Err(RequestError::Io);
+    }
+    data.resize(size, 0);
     let from = (op.offset % BLOCK as u64) as usize;
-    let to = op
-        .parts
-        .data
+    let to = data
         .get_mut(from..from + op.len as usize)
-        .ok_or(crate::payload::PayloadError)?;
+        .ok_or(RequestError::Payload)?;
     op.payload
         .as_ref()
-        .ok_or(crate::payload::PayloadError)?
+        .ok_or(RequestError::Payload)?
         .copy_out(0, to)
+        .map_err(|PayloadError| RequestError::Payload)
 }
 
 /// Whether the edge blocks within a piece still are what was read.
