@@ -159,7 +159,11 @@ fn config() -> OpenConfig {
 }
 
 fn open(disk: &SimDisk, first_uuid: u64) -> Arc<Store> {
-    let host = SimHost::new(disk.clone(), &Arc::new(AtomicU64::new(first_uuid)));
+    let host = SimHost::new(
+        Arc::new(disk.clone()),
+        disk.clone(),
+        &Arc::new(AtomicU64::new(first_uuid)),
+    );
     let store = Store::open_on(Box::new(host), config(), None).unwrap();
     store.core().allocate_ready().unwrap();
     store
@@ -210,7 +214,11 @@ fn play(store: &Store, requests: &[Request]) {
 
 fn generate(killed: bool) -> Vec<u8> {
     let disk = SimDisk::new(7, 64 << 20);
-    let host = SimHost::new(disk.clone(), &Arc::new(AtomicU64::new(1)));
+    let host = SimHost::new(
+        Arc::new(disk.clone()),
+        disk.clone(),
+        &Arc::new(AtomicU64::new(1)),
+    );
     let segment_size = 256 << 10;
     Store::init_on(&host, &InitOptions { segment_size }).unwrap();
     let mut store = open(&disk, 100);

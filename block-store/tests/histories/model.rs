@@ -84,6 +84,21 @@ impl Model {
         }
     }
 
+    /// It was acknowledged by a vDisk without a write cache.
+    pub fn durable(&mut self, vdisk: usize, sectors: std::ops::Range<u64>, version: u64) {
+        for s in sectors {
+            let history = self.history(vdisk, s);
+            if let Some(n) = history.iter().position(|v| v.version == version) {
+                history.drain(..n);
+            }
+        }
+    }
+
+    /// The vDisk is gone.
+    pub fn forget(&mut self, vdisk: usize) {
+        self.sectors.retain(|(v, _), _| *v != vdisk);
+    }
+
     /// It failed or was never heard of again: it may have happened or not.
     pub fn flushed(&mut self, submitted: u64) {
         for history in self.sectors.values_mut() {

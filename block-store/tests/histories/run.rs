@@ -1,15 +1,23 @@
 //! One history.
 
-use crate::model::{Model, SECTOR, Value, content};
+mod check;
+mod guest;
+mod requests;
+
+use crate::between::{self, Phase};
+use crate::hook::Hooks;
+use crate::model::{Model, Value};
 use crate::sim::SimHost;
-use block_store::io::sim::SimDisk;
-use block_store::{Command, Done, InitOptions, Lane, OpenConfig, Store, VDisk, VDiskSpec};
+use block_store::io::sim::{Op, SimDisk};
+use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDiskSpec};
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
 
 /// What happened in all histories.
 #[derive(Debug, Default)]
@@ -20,6 +28,14 @@ pub struct Totals {
     pub crashes_in_recovery: u64,
     pub checkpoints: u64,
     pub stalls: u64,
+    /// Steps taken in the middle of a checkpoint or of upkeep.
+    pub between: u64,
+    /// vDisks deleted, and of these in the middle of a checkpoint.
+    pub deletions: u64,
+    pub deletions_between: u64,
+    /// I/O errors ordered, and processes that ended because of one.
+    pub faults: u64,
+    pub failed: u64,
     pub sectors_checked: u64,
 }
 
@@ -31,6 +47,11 @@ impl Totals {
         self.crashes_in_recovery += o.crashes_in_recovery;
         self.checkpoints += o.checkpoints;
         self.stalls += o.stalls;
+        self.between += o.between;
+        self.deletions += o.deletions;
+        self.deletions_between += o.deletions_between;
+        self.faults += o.faults;
+        self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
     }
 }
@@ -58,20 +79,54 @@ enum Pending {
 
 struct Running {
     store: Arc<Store>,
-    vdisks: Vec<Arc<VDisk>>,
+    vdisks: BTreeMap<usize, Arc<VDisk>>,
     lanes: Vec<Lane<Vec<u8>>>,
     pending: HashMap<u64, Pending>,
     next_tag: u64,
 }
 
-struct History {
-    rng: SmallRng,
-    disk: SimDisk,
+/// The vDisk that comes and goes, by its number: each time it is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guest {
+    Gone,
+    There(usize),
+    /// Its creation or deletion has not succeeded, or not yet: the next process will see.
+    Unsure(usize),
+}
+
+pub type Deletion = JoinHandle<Result<(), StoreError>>;
+
+pub struct History {
+    pub rng: SmallRng,
+    pub disk: SimDisk,
+    hooks: Hooks,
     uuids: Arc<AtomicU64>,
     model: Model,
-    totals: Totals,
+    pub totals: Totals,
     run: Option<Running>,
     tight: bool,
+    /// What is under way while others have their turn.
+    pub phase: Phase,
+    /// How often others have their turn.
+    pub nest: f64,
+    /// Under way in a thread of its own: it waits for the end of the checkpoint.
+    pub deletion: Option<Deletion>,
+    guest: Guest,
+    next_guest: usize,
+    /// Acknowledged writes of vDisk 0 are durable.
+    write_through: bool,
+    /// Some operation of this process fails.
+    faulty: bool,
+    faults: bool,
+    trace: bool,
+}
+
+fn name_of(vdisk: usize) -> String {
+    format!("v{vdisk}")
+}
+
+fn is_small(vdisk: usize) -> bool {
+    vdisk != 1
 }
 
 fn config(tight: bool) -> OpenConfig {
@@ -88,78 +143,190 @@ pub fn history(seed: u64) -> Totals {
     let tight = rng.random_bool(0.3);
     let disk = SimDisk::new(seed, if tight { 4 << 20 } else { 256 << 20 });
     let uuids = Arc::new(AtomicU64::new(1));
-    Store::init_on(
-        &SimHost::new(disk.clone(), &uuids),
-        &InitOptions {
-            segment_size: 256 << 10,
-        },
-    )
-    .unwrap();
+    let hooks = Hooks::default();
+    let segment_size = 256 << 10;
+    let host = SimHost::new(hooks.around(disk.clone()), disk.clone(), &uuids);
+    Store::init_on(&host, &InitOptions { segment_size }).unwrap();
     let mut h = History {
+        nest: [0.0, 0.05, 0.2, 0.5][rng.random_range(0..4)],
+        write_through: rng.random_bool(0.2),
+        faults: rng.random_bool(0.15),
         rng,
         disk,
+        hooks,
         uuids,
         model: Model::default(),
         totals: Totals::default(),
         run: None,
         tight,
+        phase: Phase::Idle,
+        deletion: None,
+        guest: Guest::Gone,
+        next_guest: SIZES.len(),
+        faulty: false,
+        trace: std::env::var_os("FIRN_TRACE").is_some(),
     };
     h.open();
     let run = h.run.as_mut().unwrap();
     for (n, size) in SIZES.iter().enumerate() {
-        let spec = VDiskSpec {
-            name: format!("v{n}"),
-            size: *size,
-            hidden: false,
-        };
-        run.vdisks.push(run.store.create_vdisk(&spec).unwrap());
+        let vdisk = run.store.create_vdisk(&spec(n, *size)).unwrap();
+        run.vdisks.insert(n, vdisk);
     }
-    for _ in 0..h.rng.random_range(1..6) {
-        h.live();
-        h.crash();
+    if h.write_through {
+        run.store.set_write_cache("v0", false).unwrap();
     }
+    let lives = h.rng.random_range(1..6);
+    let hooks = h.hooks.clone();
+    let h = Arc::new(Mutex::new(h));
+    let shared = Arc::downgrade(&h);
+    hooks.watch(move |event, name| {
+        if let Some(h) = shared.upgrade() {
+            between::turn(&h, event, name);
+        }
+    });
+    for _ in 0..lives {
+        live(&h);
+        h.lock().crash();
+    }
+    let mut h = h.lock();
     h.settle();
-    h.verify(true);
-    h.totals
+    h.verify();
+    std::mem::take(&mut h.totals)
+}
+
+fn spec(vdisk: usize, size: u64) -> VDiskSpec {
+    VDiskSpec {
+        name: name_of(vdisk),
+        size,
+        hidden: false,
+    }
+}
+
+fn live(h: &Mutex<History>) {
+    let steps = h.lock().begin_life();
+    for _ in 0..steps {
+        let mut now = h.lock();
+        if now.disk.is_crashed() || now.has_failed() {
+            return;
+        }
+        if let Some(phase) = now.step() {
+            drop(now);
+            background(h, phase);
+        }
+    }
+}
+
+/// What the store's other threads do: between its phases the history goes on.
+pub fn background(h: &Mutex<History>, phase: Phase) {
+    let mut now = h.lock();
+    let store = now.store();
+    let before = std::mem::replace(&mut now.phase, phase);
+    now.tell(|| format!("{phase:?} begins"));
+    match phase {
+        Phase::Idle => {}
+        Phase::Checkpoint => {
+            now.totals.checkpoints += 1;
+            drop(now);
+            drop(store.checkpoint());
+        }
+        Phase::Upkeep => {
+            drop(now);
+            drop(store.upkeep());
+        }
+        Phase::Create => {
+            let vdisk = now.next_guest;
+            now.next_guest += 1;
+            now.guest = Guest::Unsure(vdisk);
+            drop(now);
+            let made = store.create_vdisk(&spec(vdisk, SIZES[0]));
+            h.lock().created(vdisk, made);
+        }
+        Phase::Delete => {
+            let Some(vdisk) = now.begin_deletion() else {
+                now.phase = before;
+                return;
+            };
+            drop(now);
+            let outcome = store.delete_vdisk(&name_of(vdisk));
+            h.lock().deleted(outcome);
+        }
+    }
+    let mut now = h.lock();
+    now.phase = before;
+    now.tell(|| format!("{phase:?} ends"));
+    if let Some(deletion) = now.deletion.take() {
+        now.phase = Phase::Delete;
+        drop(now);
+        let outcome = deletion.join().unwrap();
+        now = h.lock();
+        now.phase = before;
+        now.deleted(outcome);
+    }
 }
 
 impl History {
-    /// Opens the store, however often it is killed in the middle of that.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>5} {}", self.disk.counters().operations(), what());
+        }
+    }
+
+    /// Opens the store, however often it is killed, or fails, in the middle of that.
     fn open(&mut self) {
         loop {
             if self.rng.random_bool(0.2) {
                 self.disk.crash_after(Some(self.rng.random_range(0..60)));
             }
-            let host = Box::new(SimHost::new(self.disk.clone(), &self.uuids));
-            match Store::open_on(host, config(self.tight), None) {
+            if self.faults && self.rng.random_bool(0.3) {
+                self.order_fault(12);
+            }
+            let host = SimHost::new(
+                self.hooks.around(self.disk.clone()),
+                self.disk.clone(),
+                &self.uuids,
+            );
+            match Store::open_on(Box::new(host), config(self.tight), None) {
                 Ok(store) => {
-                    let vdisks: Vec<_> = (0..SIZES.len())
-                        .filter_map(|n| store.vdisk(&format!("v{n}")).ok())
-                        .collect();
                     self.disk.crash_after(None);
+                    self.disk.lift_faults();
+                    self.faulty = false;
                     if self.disk.is_crashed() {
-                        drop((store, vdisks));
+                        drop(store);
                         self.totals.crashes_in_recovery += 1;
                         self.die();
                         continue;
                     }
-                    let lanes = (0..2).map(|_| store.lane(4).unwrap()).collect();
                     self.run = Some(Running {
+                        vdisks: self.vdisks_of(&store),
+                        lanes: (0..2).map(|_| store.lane(4).unwrap()).collect(),
                         store,
-                        vdisks,
-                        lanes,
                         pending: HashMap::new(),
                         next_tag: 0,
                     });
                     return;
                 }
                 Err(error) => {
-                    assert!(self.disk.is_crashed(), "the store can't be opened: {error}");
+                    let excused = self.disk.is_crashed() || self.faulty;
+                    assert!(excused, "the store can't be opened: {error}");
                     self.totals.crashes_in_recovery += 1;
                     self.die();
                 }
             }
         }
+    }
+
+    fn order_fault(&mut self, within: u64) {
+        let op = [Op::Read, Op::Write, Op::Sync, Op::Name][self.rng.random_range(0..4)];
+        let n = self.rng.random_range(1..within);
+        self.tell(|| format!("{op:?} {n} from now will fail"));
+        self.disk.fail_nth(op, n);
+        self.faulty = true;
+        self.totals.faults += 1;
+    }
+
+    fn has_failed(&self) -> bool {
+        let run = self.run.as_ref().unwrap();
+        run.store.core().state.lock().failed.is_some()
     }
 
     /// The process or the machine dies; what was in flight stays undecided in the model.
@@ -172,349 +339,43 @@ impl History {
             self.disk.kill();
             self.totals.kills += 1;
         }
+        self.tell(|| if power { "power loss" } else { "kill" }.to_string());
         self.disk = self.disk.restart();
+        self.faulty = false;
         power
     }
 
-    fn live(&mut self) {
+    fn begin_life(&mut self) -> usize {
         if self.rng.random_bool(0.7) {
             self.disk.crash_after(Some(self.rng.random_range(1..400)));
         }
-        for _ in 0..self.rng.random_range(20..300) {
-            if self.disk.is_crashed() {
-                return;
-            }
-            self.step();
+        if self.faults && self.rng.random_bool(0.5) {
+            self.order_fault(60);
         }
+        self.rng.random_range(20..300)
     }
 
-    fn step(&mut self) {
+    /// One step, or what is to be done by others.
+    fn step(&mut self) -> Option<Phase> {
         match self.rng.random_range(0..100) {
             0..55 => self.submit(),
             55..80 => self.poll(),
             80..88 => drop(self.store().core().drain_step()),
             88..92 => drop(self.store().core().commit()),
-            92..95 => drop(self.store().core().allocate_ready()),
-            95..98 => {
-                self.totals.checkpoints += 1;
-                drop(self.store().checkpoint());
+            92..94 => drop(self.store().core().allocate_ready()),
+            94..97 => return Some(Phase::Checkpoint),
+            97 => {
+                return Some(match self.guest {
+                    Guest::Gone => Phase::Create,
+                    _ => Phase::Delete,
+                });
             }
-            _ => drop(self.store().upkeep()),
+            _ => return Some(Phase::Upkeep),
         }
+        None
     }
 
-    fn store(&self) -> Arc<Store> {
+    pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.run.as_ref().unwrap().store)
-    }
-
-    fn submit(&mut self) {
-        let vdisk = self.rng.random_range(0..SIZES.len());
-        let kind = self.rng.random_range(0..20);
-        let spot = if vdisk == 0 {
-            0
-        } else {
-            SPOTS[self.rng.random_range(0..SPOTS.len())]
-        };
-        let window = if vdisk == 0 { SIZES[0] } else { 128 << 10 } / SECTOR;
-        let len = match self.rng.random_range(0..10) {
-            0..5 => 8,
-            5..7 => self.rng.random_range(1..24),
-            7..9 => 8 * self.rng.random_range(1..32),
-            _ => self.rng.random_range(1..512),
-        }
-        .min(window);
-        let align = if self.rng.random_bool(0.6) { 8 } else { 1 };
-        let from = (self.rng.random_range(0..=window - len) / align * align).min(window - len);
-        let sectors = spot / SECTOR + from..spot / SECTOR + from + len;
-        let run = self.run.as_mut().unwrap();
-        let (tag, lane) = (run.next_tag, self.rng.random_range(0..run.lanes.len()));
-        run.next_tag += 1;
-        self.totals.requests += 1;
-        let disk = Arc::clone(&run.vdisks[vdisk]);
-        if kind == 0 {
-            run.pending.insert(
-                tag,
-                Pending::Flush {
-                    submitted: self.model.now(),
-                },
-            );
-            return run.lanes[lane].submit(&disk, Command::Flush, tag);
-        }
-        let overlaps = |r: &Range<u64>| r.start < sectors.end && sectors.start < r.end;
-        let busy = run.pending.values().any(|p| match p {
-            Pending::Write {
-                vdisk: v,
-                sectors: s,
-                ..
-            } => *v == vdisk && overlaps(s),
-            _ => false,
-        });
-        let (offset, bytes) = (sectors.start * SECTOR, (len * SECTOR) as usize);
-        if kind < 6 || busy {
-            let before = sectors
-                .clone()
-                .map(|s| self.model.current(vdisk, s))
-                .collect();
-            run.pending.insert(
-                tag,
-                Pending::Read {
-                    vdisk,
-                    first: sectors.start,
-                    before,
-                },
-            );
-            return run.lanes[lane].submit(
-                &disk,
-                Command::Read {
-                    offset,
-                    into: vec![0xee; bytes],
-                },
-                tag,
-            );
-        }
-        let (command, touched, zero) = match kind {
-            6 => {
-                let whole = sectors.start.next_multiple_of(8)..sectors.end / 8 * 8;
-                (
-                    Command::Discard {
-                        offset,
-                        len: bytes as u64,
-                    },
-                    whole.start..whole.end.max(whole.start),
-                    true,
-                )
-            }
-            7 => (
-                Command::WriteZeroes {
-                    offset,
-                    len: bytes as u64,
-                    unmap: false,
-                },
-                sectors.clone(),
-                true,
-            ),
-            _ => (
-                Command::Write {
-                    offset,
-                    from: vec![0; bytes],
-                },
-                sectors.clone(),
-                false,
-            ),
-        };
-        let version = self.model.begin(vdisk, touched.clone(), zero);
-        let command = match command {
-            Command::Write { offset, mut from } => {
-                let value = Value {
-                    version,
-                    zero,
-                    acked: None,
-                };
-                for (n, sector) in from.chunks_exact_mut(SECTOR as usize).enumerate() {
-                    content(&value, vdisk, sectors.start + n as u64, sector);
-                }
-                Command::Write { offset, from }
-            }
-            other => other,
-        };
-        run.pending.insert(
-            tag,
-            Pending::Write {
-                vdisk,
-                sectors: touched,
-                version,
-            },
-        );
-        run.lanes[lane].submit(&disk, command, tag);
-    }
-
-    fn poll(&mut self) {
-        let mut done: Vec<Done<Vec<u8>>> = Vec::new();
-        let run = self.run.as_mut().unwrap();
-        let lane = self.rng.random_range(0..run.lanes.len());
-        run.lanes[lane].poll(&mut done);
-        for d in done {
-            self.complete(d);
-        }
-    }
-
-    fn complete(&mut self, done: Done<Vec<u8>>) {
-        let pending = self
-            .run
-            .as_mut()
-            .unwrap()
-            .pending
-            .remove(&done.tag)
-            .expect("completed once");
-        if self.disk.is_crashed() {
-            // Nobody hears a dead process: the request stays undecided.
-            return;
-        }
-        if let Err(error) = done.result {
-            panic!("request failed: {error}");
-        }
-        match pending {
-            Pending::Write {
-                vdisk,
-                sectors,
-                version,
-            } => self.model.ack(vdisk, sectors, version),
-            Pending::Flush { submitted } => self.model.flushed(submitted),
-            Pending::Read {
-                vdisk,
-                first,
-                before,
-            } => {
-                let data = done.payload.unwrap();
-                for (n, bytes) in data.chunks_exact(SECTOR as usize).enumerate() {
-                    let sector = first + n as u64;
-                    // Whatever was written while the read was under way goes too.
-                    let oldest = before[n][0].version;
-                    let mut allowed = before[n].clone();
-                    allowed.extend(
-                        self.model
-                            .possible(vdisk, sector)
-                            .into_iter()
-                            .filter(|v| v.version > oldest),
-                    );
-                    self.match_value(vdisk, sector, bytes, &allowed, "read");
-                }
-            }
-        }
-    }
-
-    fn match_value(
-        &mut self,
-        vdisk: usize,
-        sector: u64,
-        bytes: &[u8],
-        allowed: &[Value],
-        when: &str,
-    ) -> Value {
-        let mut want = [0; SECTOR as usize];
-        for value in allowed.iter().rev() {
-            content(value, vdisk, sector, &mut want);
-            if bytes == want {
-                return *value;
-            }
-        }
-        let other = (0..self.model.now()).find(|version| {
-            content(
-                &Value {
-                    version: *version,
-                    zero: *version == 0,
-                    acked: None,
-                },
-                vdisk,
-                sector,
-                &mut want,
-            );
-            bytes == want
-        });
-        panic!(
-            "{when}: version {other:?} in vDisk {vdisk}, sector {sector} reads {:02x?}, allowed are {allowed:?}",
-            &bytes[..16]
-        );
-    }
-
-    /// Everything in flight must come to its end: nothing may hang.
-    fn settle(&mut self) {
-        for round in 0..2000 {
-            if self.run.as_ref().unwrap().pending.is_empty() {
-                return;
-            }
-            for _ in 0..4 {
-                self.poll();
-            }
-            let core = Arc::clone(self.store().core());
-            if core.flush_is_wanted() {
-                core.commit().unwrap();
-            }
-            core.drain_step().unwrap();
-            core.allocate_ready().unwrap();
-            if round % 4 == 3 {
-                self.totals.stalls += 1;
-                let _ = self.store().upkeep();
-            }
-            if round == 1000 {
-                // Full for good: there is only so much that may be written to a small disk.
-                self.disk.set_capacity(64 << 20);
-            }
-        }
-        panic!("requests hang: {:?}", self.store().status());
-    }
-
-    fn crash(&mut self) {
-        if !self.disk.is_crashed() && self.rng.random_bool(0.3) {
-            self.disk.crash_after(None);
-            self.settle();
-            self.verify(false);
-        }
-        self.disk.crash_after(None);
-        self.run = None;
-        let mut power = self.die();
-        let before = self.totals.power_losses;
-        self.open();
-        power |= self.totals.power_losses > before;
-        self.verify_after_crash(power);
-    }
-
-    fn verify(&mut self, _last: bool) {
-        self.check_all(false, "at rest", false);
-    }
-
-    fn verify_after_crash(&mut self, power: bool) {
-        self.check_all(
-            power,
-            if power {
-                "after loss of power"
-            } else {
-                "after a kill"
-            },
-            true,
-        );
-    }
-
-    fn check_all(&mut self, power: bool, when: &str, crashed: bool) {
-        for vdisk in 0..SIZES.len() {
-            let sectors = self.model.sectors(vdisk);
-            let blocks: std::collections::BTreeSet<u64> = sectors.iter().map(|s| s / 8).collect();
-            let mut data = HashMap::new();
-            for block in &blocks {
-                data.insert(*block, self.read_block(vdisk, *block));
-            }
-            for sector in sectors {
-                let allowed = if power {
-                    self.model.possible(vdisk, sector)
-                } else {
-                    self.model.current(vdisk, sector)
-                };
-                let at = (sector % 8 * SECTOR) as usize;
-                let bytes = &data[&(sector / 8)][at..at + SECTOR as usize];
-                let seen = self.match_value(vdisk, sector, bytes, &allowed, when);
-                self.totals.sectors_checked += 1;
-                if crashed {
-                    self.model.observed(vdisk, sector, seen);
-                }
-            }
-        }
-    }
-
-    fn read_block(&mut self, vdisk: usize, block: u64) -> Vec<u8> {
-        let run = self.run.as_mut().unwrap();
-        let mut done = Vec::new();
-        let command = Command::Read {
-            offset: block * 4096,
-            into: vec![0xee; 4096],
-        };
-        run.lanes[0].submit(&run.vdisks[vdisk], command, u64::MAX);
-        for _ in 0..1000 {
-            run.lanes[0].poll(&mut done);
-            if let Some(d) = done.pop() {
-                d.result.expect("a read at rest");
-                return d.payload.unwrap();
-            }
-        }
-        panic!("a read hangs");
     }
 }

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 pub struct SimHost {
-    pub disk: SimDisk,
+    disk: SimDisk,
+    hooked: Arc<dyn Disk>,
     uuids: Arc<AtomicU64>,
 }
 
 impl SimHost {
-    pub fn new(disk: SimDisk, uuids: &Arc<AtomicU64>) -> Self {
+    pub fn new(hooked: Arc<dyn Disk>, disk: SimDisk, uuids: &Arc<AtomicU64>) -> Self {
         Self {
+            hooked,
             disk,
             uuids: Arc::clone(uuids),
         }
@@ -23,7 +25,7 @@ impl SimHost {
 
 impl Host for SimHost {
     fn disk(&self) -> Arc<dyn Disk> {
-        Arc::new(self.disk.clone())
+        Arc::clone(&self.hooked)
     }
 
     fn runtime(&self) -> &dyn Runtime {

@@ -18,6 +18,7 @@ pub enum Event {
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
+type Watch = Arc<dyn Fn(Event, &str) + Send + Sync>;
 
 /// Actions that wait for their moment; each happens once.
 #[derive(Clone, Default)]
@@ -25,6 +26,7 @@ pub struct Hooks {
     waiting: Arc<Mutex<Vec<(Event, String, Hook)>>>,
     /// Files that can still be created; none: as many as the disk has space for.
     creations: Arc<Mutex<Option<u64>>>,
+    watch: Arc<Mutex<Option<Watch>>>,
 }
 
 impl Hooks {
@@ -33,6 +35,11 @@ impl Hooks {
         self.waiting
             .lock()
             .push((event, name.into(), Box::new(hook)));
+    }
+
+    /// Calls `watch` before every event from now on.
+    pub fn watch(&self, watch: impl Fn(Event, &str) + Send + Sync + 'static) {
+        *self.watch.lock() = Some(Arc::new(watch));
     }
 
     /// Whether all have happened.
@@ -69,6 +76,10 @@ impl Hooks {
     }
 
     fn happens(&self, event: Event, name: &str) {
+        let watch = self.watch.lock().clone();
+        if let Some(watch) = watch {
+            watch(event, name);
+        }
         let mut waiting = self.waiting.lock();
         let Some(n) = waiting
             .iter()
@@ -128,6 +139,7 @@ impl Disk for HookedDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        self.hooks.happens(Event::Sync, "");
         self.disk.sync_dir()
     }
 
