@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Setup<'a> {
     /// The store has an ext4 of its own, of so many bytes. Takes root and loop devices.
     pub filesystem: Option<u64>,
+    /// That filesystem's disk has less space than it says: writes beyond so many bytes fail with EIO, until
+    /// [`Rig::mend_disk`].
+    pub thin: Option<u64>,
     /// Further arguments to `firn store init`.
     pub init: &'a [&'a str],
     /// Further arguments to `firn-vhost-backend`.
@@ -30,28 +33,63 @@ pub struct Setup<'a> {
 #[derive(Debug)]
 struct Mount {
     at: PathBuf,
+    /// A tmpfs below, which holds the image.
+    below: Option<PathBuf>,
 }
 
 impl Mount {
-    fn new(image: &Path, at: &Path, bytes: u64) -> io::Result<Self> {
-        File::create(image)?.set_len(bytes)?;
+    fn new(dir: &Path, at: &Path, bytes: u64, thin: Option<u64>) -> io::Result<Self> {
         fs::create_dir_all(at)?;
-        // Few inodes and no reserve: the space is for data.
+        let mut mount = Self {
+            at: at.to_owned(),
+            below: None,
+        };
+        let image = match thin {
+            None => dir.join("image"),
+            Some(bytes) => {
+                let below = dir.join("below");
+                fs::create_dir_all(&below)?;
+                run(Command::new("mount")
+                    .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+                    .arg(&below))?;
+                mount.below = Some(below.clone());
+                below.join("image")
+            }
+        };
+        File::create(&image)?.set_len(bytes)?;
+        // Few inodes and no reserve: the space is for data. A journal that fails would make it read-only.
+        let journal: &[&str] = match thin {
+            Some(_) => &["-O", "^has_journal"],
+            None => &[],
+        };
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-m", "0", "-N", "1024"])
-            .arg(image))?;
+            .args(journal)
+            .arg(&image))?;
         run(Command::new("mount")
             .args(["-o", "loop"])
-            .arg(image)
+            .arg(&image)
             .arg(at))?;
-        Ok(Self { at: at.to_owned() })
+        Ok(mount)
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a backend that is being killed may still hold it for a moment.
-        let _ = run(Command::new("umount").arg("--lazy").arg(&self.at));
+        for at in [Some(&self.at), self.below.as_ref()].into_iter().flatten() {
+            let _ = run(Command::new("umount").arg("--lazy").arg(at));
+        }
+    }
+}
+
+/// A filesystem on which writes stand still.
+#[derive(Debug)]
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = run(Command::new("fsfreeze").arg("-u").arg(&self.0));
     }
 }
 
@@ -76,7 +114,7 @@ pub struct Rig {
     /// Its store.
     pub firn: Firn,
     // Likewise.
-    _filesystem: Option<Mount>,
+    filesystem: Option<Mount>,
     dir: PathBuf,
     _guard: Option<TempDir>,
 }
@@ -96,7 +134,7 @@ impl Rig {
             None => (dir.path().to_owned(), Some(dir)),
         };
         let filesystem = match setup.filesystem {
-            Some(bytes) => Some(Mount::new(&dir.join("image"), &dir.join("store"), bytes)?),
+            Some(bytes) => Some(Mount::new(&dir, &dir.join("store"), bytes, setup.thin)?),
             None => None,
         };
         let firn = Firn::create_with(Binaries::find()?, &dir, setup.init)?.with_args(setup.serve);
@@ -104,7 +142,7 @@ impl Rig {
         Ok(Self {
             server,
             firn,
-            _filesystem: filesystem,
+            filesystem,
             dir,
             _guard: guard,
         })
@@ -154,6 +192,22 @@ impl Rig {
                 result => return result,
             }
         }
+    }
+
+    /// The store's disk has all the space that it says, from here on.
+    pub fn mend_disk(&self) -> io::Result<()> {
+        let below = self.filesystem.as_ref().and_then(|f| f.below.as_ref());
+        let below = below.ok_or(io::ErrorKind::NotFound)?;
+        run(Command::new("mount")
+            .args(["-o", "remount,size=90%"])
+            .arg(below))
+    }
+
+    /// Stops all writing to the store's filesystem until what is returned is dropped.
+    pub fn freeze_disk(&self) -> io::Result<Frozen> {
+        let at = self.firn.store().to_owned();
+        run(Command::new("fsfreeze").arg("-f").arg(&at))?;
+        Ok(Frozen(at))
     }
 
     /// SIGKILL, and another backend; clients are to reconnect.

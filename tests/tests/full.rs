@@ -18,6 +18,7 @@ fn rig(on_full: &str) -> Option<Rig> {
         filesystem: Some(128 * MIB),
         init: &["--segment-size", "1M"],
         serve: &["--on-full", on_full],
+        ..Setup::default()
     };
     if !rustix::process::geteuid().is_root() {
         println!("not shown: a filesystem of its own takes root");

@@ -18,8 +18,11 @@
 //! panics takes the whole process along on purpose, because a restart is exact and half a backend is not.
 
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use block_store::{Store, StoreError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 
 use crate::control::{self, ExportedSockets, RunDir, StoreTarget};
@@ -27,6 +30,9 @@ use crate::exports::{ExportError, Exports};
 use crate::settings::Settings;
 use crate::store_engine::{StoreDisk, StoreEngine};
 use crate::workers::{Pool, PoolError};
+
+/// How often an end that takes long says why.
+const TELL: Duration = Duration::from_secs(3);
 
 /// Why the backend didn't start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,7 @@ pub enum DaemonError {
 /// Serves until told to end.
 pub fn run(settings: Settings) -> Result<(), DaemonError> {
     abort_on_panic();
+    raise_descriptor_limit();
     let signals = Signals::new().map_err(DaemonError::Signals)?;
     let run_dir = &settings.sockets.run;
     std::fs::create_dir_all(run_dir).map_err(|source| DaemonError::RunDir {
@@ -74,10 +81,14 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     let pool = Arc::new(pool);
     let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
     let served = serve(&settings, claimed, &store, &exports, signals);
-    exports.shut_down();
-    drop(exports);
-    drop(pool);
-    store.shutdown()?;
+    patiently("waiting for requests that are inside the store", || {
+        exports.shut_down();
+        drop(exports);
+        drop(pool);
+    });
+    patiently("writing what is buffered, and a last checkpoint", || {
+        store.shutdown()
+    })?;
     log::info!("ended; everything is on disk");
     served
 }
@@ -131,6 +142,38 @@ fn abort_on_panic() {
             std::process::abort();
         }
     }));
+}
+
+/// Each segment's file is open: what the host lets us have by its hard limit, we take. Who starts us by hand seldom thinks of it.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("can't raise the limit of open files: {e}");
+    }
+}
+
+/// Runs `act`; as long as it lasts, says every few seconds what it is that we wait for: the disk's time is its own, and whoever
+/// has told us to end should know.
+fn patiently<T>(doing: &'static str, act: impl FnOnce() -> T) -> T {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let teller = std::thread::Builder::new()
+        .name("firn-ending".to_owned())
+        .spawn(move || {
+            let began = Instant::now();
+            while ended.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
+                log::warn!(
+                    "still ending after {} s: {doing}",
+                    began.elapsed().as_secs()
+                );
+            }
+        });
+    let outcome = act();
+    drop(done);
+    if let Ok(teller) = teller {
+        let _ = teller.join();
+    }
+    outcome
 }
 
 /// Does nothing where there is no systemd.

@@ -56,6 +56,31 @@ impl Threads {
     }
 }
 
+/// What a thread that tries again and again has said: once is enough, until it is something else.
+#[derive(Default)]
+struct Said(String);
+
+impl Said {
+    fn failing(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether all went well.
+    fn outcome(&mut self, what: &str, outcome: Result<(), StoreError>) -> bool {
+        let now = outcome.err().map_or_else(String::new, |e| e.to_string());
+        // Segments have other numbers each time.
+        let kind = |text: &str| text.rsplit(": ").next().map(str::to_owned);
+        if kind(&now) != kind(&self.0) {
+            match now.is_empty() {
+                true => log::info!("{what} works again"),
+                false => log::error!("{now}"),
+            }
+        }
+        self.0 = now;
+        !self.failing()
+    }
+}
+
 impl Store {
     pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
@@ -72,15 +97,12 @@ impl Store {
         })?;
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-alloc", move |stop| {
-            let mut failed = false;
+            let mut said = Said::default();
             while !stop.load(SeqCst) {
                 let full = core.state.lock().full;
-                core.alloc_bell.wait((full || failed).then_some(RETRY));
-                let outcome = core.allocate_ready();
-                failed = outcome.is_err();
-                if let Err(error) = outcome {
-                    log::error!("{error}");
-                }
+                core.alloc_bell
+                    .wait((full || said.failing()).then_some(RETRY));
+                said.outcome("allocating segments", core.allocate_ready());
                 if core.state.lock().full {
                     core.upkeep_bell.ring();
                 }
@@ -91,13 +113,11 @@ impl Store {
         let store = Arc::downgrade(self);
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-upkeep", move |stop| {
+            let mut said = Said::default();
             while !stop.load(SeqCst) {
                 core.upkeep_bell.wait(Some(QUIET));
                 let Some(store) = store.upgrade() else { return };
-                if !stop.load(SeqCst)
-                    && let Err(error) = store.upkeep()
-                {
-                    log::error!("{error}");
+                if !stop.load(SeqCst) && !said.outcome("upkeep", store.upkeep()) {
                     // Not again at once: what failed needs time, or a person.
                     core.upkeep_bell.wait(Some(RETRY));
                 }
