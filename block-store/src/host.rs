@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Name of the file that the owner of a store holds locked.
+pub const LOCK_FILE: &str = "lock";
+
 /// The machine.
 pub trait Host: Send + Sync {
     /// The store's directory.

@@ -2,7 +2,7 @@
 //!
 //! The folders are the data path: [`write`] and [`read`] stand on [`map`] (where a block is), [`mod@log`] (what is
 //! being appended) and [`alloc`] (segments), these on [`format`] (bytes <-> structs) and [`io`] (the operating system, or a
-//! simulation of it). [`checkpoint`], [`recover`] and [`defrag`] compose the same parts; [`store`] is what users see.
+//! simulation of it). [`checkpoint`], [`recover`], [`defrag`] and [`check`] compose the same parts; [`store`] is what users see.
 //! `docs/architecture.md` draws it.
 #![cfg_attr(
     not(test),
@@ -16,6 +16,7 @@
 
 pub mod alloc;
 pub mod bell;
+pub mod check;
 pub mod checkpoint;
 pub mod compress;
 pub mod core;

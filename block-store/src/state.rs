@@ -79,18 +79,7 @@ impl State {
 
     /// Whether data written for `origin` may be read as `layer`'s: it is, or was merged into it.
     pub fn is_heir(&self, origin: u32, layer: u32) -> bool {
-        let mut origin = origin;
-        // Every alias leads to a younger layer or ends: bounded by their number.
-        for _ in 0..=self.catalogue.aliases.len() {
-            if origin == layer {
-                return true;
-            }
-            match self.catalogue.aliases.iter().find(|a| a.from == origin) {
-                Some(alias) => origin = alias.to,
-                None => return false,
-            }
-        }
-        false
+        self.catalogue.is_heir(origin, layer)
     }
 }
 

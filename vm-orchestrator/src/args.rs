@@ -18,6 +18,13 @@ Exit codes:
   6    no space
   130  interrupted";
 
+const CHECK_CODES: &str = "\
+Exit codes:
+  0    no damage
+  1    damage was found
+  2    it could not be checked: a backend has it open, it is no store, it can't be read
+  130  interrupted";
+
 /// Firn: virtual disks on a compressing, log-structured store.
 #[derive(Debug, Parser)]
 #[command(name = "firn", version, propagate_version = true, after_help = EXIT_CODES)]
@@ -80,6 +87,9 @@ pub enum StoreCommand {
     Init(InitArgs),
     /// Space, compression, write buffer and warnings of the store that the backend serves
     Status,
+    /// Look a store over for damage while no backend serves it; nothing is written
+    #[command(after_help = CHECK_CODES)]
+    Check(CheckArgs),
 }
 
 /// `firn store init`.
@@ -91,6 +101,17 @@ pub struct InitArgs {
     /// Size of a segment, the unit that space is reclaimed in: 256K to 64M [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub segment_size: Option<u64>,
+}
+
+/// `firn store check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The store's directory
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Decompress every extent too, and don't only verify its checksums
+    #[arg(long)]
+    pub decode: bool,
 }
 
 /// `firn vdisk`.
@@ -323,6 +344,7 @@ mod tests {
             "firn store init /srv/firn",
             "firn store init /srv/firn --segment-size 1M",
             "firn store status --json",
+            "firn store check /srv/firn --decode",
             "firn --run /tmp/r vdisk create web 10G",
             "firn vdisk list --run /tmp/r",
             "firn vdisk ls",

@@ -8,8 +8,8 @@
 //!  doctor    checks of this host           xml       libvirt's elements
 //! ```
 //!
-//! Everything goes through the backend's control socket, except `firn store init` and `firn doctor`, which look at
-//! files themselves.
+//! Everything goes through the backend's control socket, except `firn store init`, `firn store check` and `firn doctor`,
+//! which look at files themselves.
 
 pub mod args;
 pub mod commands;

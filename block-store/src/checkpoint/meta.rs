@@ -256,62 +256,76 @@ impl Open {
     }
 }
 
-/// Reads a chain of records back into the bytes that were cut up.
+/// Reads a chain of records back into the bytes that were cut up. Where each piece lies is appended to `places`; after an
+/// error the last one is that of the piece that can't be read.
 pub fn read_chain(
     disk: &dyn Disk,
     superblock: &Superblock,
     chain: &Chain,
     kind: RecordKind,
-    segments: &mut Vec<u32>,
+    places: &mut Vec<Location>,
 ) -> Result<Vec<u8>, FormatError> {
-    let bad = |why: String| FormatError {
-        what: "chain of records",
-        why,
-    };
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     let mut next = chain.last;
     for number in (0..chain.records).rev() {
+        let bad = |why: String| FormatError {
+            what: "chain of records",
+            why: format!("piece {number}{why}"),
+        };
         let Entry::Stored { at, .. } = Entry::unpack(next)? else {
-            return Err(bad("is cut off".into()));
+            return Err(bad(" is not named".into()));
         };
-        let io = |e: std::io::Error| bad(format!("{}: {e}", segment_file_name(at.segment)));
-        let file = disk.open(&segment_file_name(at.segment)).map_err(io)?;
-        let mut page = AlignedBuf::zeroed(PAGE).map_err(io)?;
-        file.read_at(&mut page, 0).map_err(io)?;
-        let segment = SegmentHeader::decode(&page)?;
-        if segment.store != superblock.store || segment.id != at.segment {
-            return Err(bad(format!(
-                "{} belongs to another store",
-                segment_file_name(at.segment)
-            )));
-        }
-        let from = at.offset as usize / PAGE * PAGE;
-        let mut pages =
-            AlignedBuf::zeroed((at.end() as usize).next_multiple_of(PAGE) - from).map_err(io)?;
-        file.read_at(&mut pages, from as u64).map_err(io)?;
-        let stored = pages.get(at.offset as usize - from..).unwrap_or_default();
-        let seed = Seed {
-            segment: at.segment,
-            generation: segment.generation,
-            offset: at.offset,
-        };
-        let header = RecordHeader::decode(stored, seed)?;
-        let payload = stored
-            .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
-            .unwrap_or_default();
-        if header.kind != kind
-            || header.first != u64::from(number)
-            || !header.payload_is_intact(payload)
-        {
-            return Err(bad(format!(
-                "piece {number} in segment {:x} is damaged",
-                at.segment
-            )));
-        }
-        segments.push(at.segment);
-        pieces.push(payload.to_vec());
-        next = header.link;
+        places.push(at);
+        let (segment, offset) = (at.segment, at.offset);
+        let place = |why: String| bad(format!(", at byte {offset} of segment {segment:x}: {why}"));
+        let (payload, link) =
+            read_piece(disk, superblock, at, kind, number).map_err(|e| place(e.to_string()))?;
+        pieces.push(payload);
+        next = link;
     }
     pieces.reverse();
     Ok(pieces.concat())
+}
+
+/// One piece of a chain, and the entry of the one before it.
+fn read_piece(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    at: Location,
+    kind: RecordKind,
+    number: u32,
+) -> Result<(Vec<u8>, u64), FormatError> {
+    let bad = |why: String| FormatError {
+        what: "record",
+        why,
+    };
+    let io = |e: std::io::Error| bad(e.to_string());
+    let file = disk.open(&segment_file_name(at.segment)).map_err(io)?;
+    let mut page = AlignedBuf::zeroed(PAGE).map_err(io)?;
+    file.read_at(&mut page, 0).map_err(io)?;
+    let segment = SegmentHeader::decode(&page)?;
+    if segment.store != superblock.store || segment.id != at.segment {
+        return Err(bad("the segment belongs to another place or store".into()));
+    }
+    let from = at.offset as usize / PAGE * PAGE;
+    let mut pages =
+        AlignedBuf::zeroed((at.end() as usize).next_multiple_of(PAGE) - from).map_err(io)?;
+    file.read_at(&mut pages, from as u64).map_err(io)?;
+    let stored = pages.get(at.offset as usize - from..).unwrap_or_default();
+    let seed = Seed {
+        segment: at.segment,
+        generation: segment.generation,
+        offset: at.offset,
+    };
+    let header = RecordHeader::decode(stored, seed)?;
+    let payload = stored
+        .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
+        .unwrap_or_default();
+    if header.kind != kind || header.first != u64::from(number) {
+        return Err(bad("another record is there".into()));
+    }
+    if !header.payload_is_intact(payload) {
+        return Err(bad("payload checksum does not match".into()));
+    }
+    Ok((payload.to_vec(), header.link))
 }

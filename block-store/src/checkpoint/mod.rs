@@ -16,13 +16,12 @@ use crate::alloc::Phase;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, Chain, Entry, SUPERBLOCK_SIZE, SegmentRow, Superblock, decode_table, encode_table,
-    segment_file_name,
+    Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, decode_table,
+    encode_table, segment_file_name,
 };
 use crate::io::{AlignedBuf, DiskFile};
 use crate::map::{Frozen, NodeKey, Settled};
-use meta::MetaWriter;
-pub use meta::read_chain;
+use meta::{MetaWriter, read_chain};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -357,32 +356,41 @@ fn settle(
 
 /// Reads table and catalogue of a superblock. Also returns the segments of their pieces.
 pub fn read_roots(
-    core_disk: &dyn crate::io::Disk,
+    disk: &dyn crate::io::Disk,
     superblock: &Superblock,
 ) -> Result<(Vec<SegmentRow>, Catalogue, Vec<u32>), StoreError> {
-    let mut chains = Vec::new();
-    let mut read = |chain: &Chain, kind, what: &str| {
-        read_chain(core_disk, superblock, chain, kind, &mut chains)
-            .map_err(StoreError::damaged(what))
-    };
-    let table = read(
-        &superblock.table,
-        crate::format::RecordKind::Table,
-        "the segment table",
-    )?;
-    let catalogue = read(
-        &superblock.catalogue,
-        crate::format::RecordKind::Catalogue,
-        "the catalogue",
-    )?;
-    let rows = decode_table(&table).map_err(StoreError::damaged("the segment table"))?;
-    let catalogue = if superblock.catalogue.records == 0 {
-        Catalogue {
+    let mut places = Vec::new();
+    let rows = read_table(disk, superblock, &mut places)
+        .map_err(StoreError::damaged("the segment table"))?;
+    let catalogue = read_catalogue(disk, superblock, &mut places)
+        .map_err(StoreError::damaged("the catalogue"))?;
+    let segments = places.iter().map(|at| at.segment).collect();
+    Ok((rows, catalogue, segments))
+}
+
+/// Reads the segment table; `places` as in [`read_chain`].
+pub fn read_table(
+    disk: &dyn crate::io::Disk,
+    superblock: &Superblock,
+    places: &mut Vec<Location>,
+) -> Result<Vec<SegmentRow>, FormatError> {
+    let (chain, kind) = (&superblock.table, crate::format::RecordKind::Table);
+    decode_table(&read_chain(disk, superblock, chain, kind, places)?)
+}
+
+/// Reads the catalogue; `places` as in [`read_chain`].
+pub fn read_catalogue(
+    disk: &dyn crate::io::Disk,
+    superblock: &Superblock,
+    places: &mut Vec<Location>,
+) -> Result<Catalogue, FormatError> {
+    let (chain, kind) = (&superblock.catalogue, crate::format::RecordKind::Catalogue);
+    let bytes = read_chain(disk, superblock, chain, kind, places)?;
+    if chain.records == 0 {
+        return Ok(Catalogue {
             next_layer: 1,
             ..Catalogue::default()
-        }
-    } else {
-        Catalogue::decode(&catalogue).map_err(StoreError::damaged("the catalogue"))?
-    };
-    Ok((rows, catalogue, chains))
+        });
+    }
+    Catalogue::decode(&bytes)
 }

@@ -126,6 +126,22 @@ impl Catalogue {
         Ok(out)
     }
 
+    /// Whether data written for `origin` may be read as `layer`'s: it is, or was merged into it.
+    pub fn is_heir(&self, origin: u32, layer: u32) -> bool {
+        let mut origin = origin;
+        // Every alias leads to a younger layer or ends: bounded by their number.
+        for _ in 0..=self.aliases.len() {
+            if origin == layer {
+                return true;
+            }
+            match self.aliases.iter().find(|a| a.from == origin) {
+                Some(alias) => origin = alias.to,
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// Decodes and checks references between rows.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let bad = |why: String| FormatError::new(WHAT, why);

@@ -83,34 +83,46 @@ impl Decoder {
         wanted: usize,
         is_heir: &mut dyn FnMut(u32, u32) -> bool,
     ) -> Result<(), String> {
-        let seed = Seed {
-            segment: run.at.segment,
-            generation: run.generation,
-            offset: run.at.offset,
-        };
-        let header = RecordHeader::decode(stored, seed).map_err(|e| e.to_string())?;
-        if header.kind != RecordKind::Extent
-            || header.stored_len() != run.at.len as usize
-            || header.first.checked_add(u64::from(run.index)) != Some(run.first)
-            || wanted as u64 > header.count
-            || !is_heir(header.layer, run.layer)
-        {
-            return Err(format!(
-                "holds {} blocks from {} of layer {}",
-                header.count, header.first, header.layer
-            ));
-        }
-        let payload = stored
-            .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
-            .ok_or("ends within its payload")?;
-        if !header.payload_is_intact(payload) {
-            return Err("payload checksum does not match".into());
-        }
+        let (header, payload) = verify(run, stored, wanted, is_heir)?;
         let to = self.scratch.get_mut(..wanted * BLOCK).ok_or("too large")?;
         self.decompressor
             .decompress(header.codec, payload, header.raw_len as usize, to)
             .map_err(|e| e.to_string())
     }
+}
+
+/// Header and payload of the extent at `run.at`, if it is what the map says: the run's block, layer and place, `wanted`
+/// blocks of it, and both checksums.
+pub fn verify<'a>(
+    run: &Run,
+    stored: &'a [u8],
+    wanted: usize,
+    is_heir: &mut dyn FnMut(u32, u32) -> bool,
+) -> Result<(RecordHeader, &'a [u8]), String> {
+    let seed = Seed {
+        segment: run.at.segment,
+        generation: run.generation,
+        offset: run.at.offset,
+    };
+    let header = RecordHeader::decode(stored, seed).map_err(|e| e.to_string())?;
+    if header.kind != RecordKind::Extent
+        || header.stored_len() != run.at.len as usize
+        || header.first.checked_add(u64::from(run.index)) != Some(run.first)
+        || wanted as u64 > header.count
+        || !is_heir(header.layer, run.layer)
+    {
+        return Err(format!(
+            "holds {} blocks from {} of layer {}",
+            header.count, header.first, header.layer
+        ));
+    }
+    let payload = stored
+        .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
+        .ok_or("ends within its payload")?;
+    if !header.payload_is_intact(payload) {
+        return Err("payload checksum does not match".into());
+    }
+    Ok((header, payload))
 }
 
 fn fault(run: &Run, why: String) -> Fault {

@@ -4,6 +4,6 @@ mod finish;
 mod node;
 mod plan;
 
-pub use finish::{Decoder, Fault};
+pub use finish::{Decoder, Fault, verify};
 pub use node::NodeRead;
 pub use plan::{PageRead, Run, Source, page_reads, plan};

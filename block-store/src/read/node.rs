@@ -34,12 +34,22 @@ impl NodeRead {
                 missing.key, at.segment
             )
         })?;
-        Ok(Self {
+        Ok(Self::of(
             missing,
             at,
-            generation: segment.generation,
-            file: Arc::clone(&segment.file),
-        })
+            segment.generation,
+            Arc::clone(&segment.file),
+        ))
+    }
+
+    /// The read of the node whose record lies at `at`, in a segment of this generation.
+    pub fn of(missing: Missing, at: Location, generation: u64, file: Arc<dyn DiskFile>) -> Self {
+        Self {
+            missing,
+            at,
+            generation,
+            file,
+        }
     }
 
     /// Offset and length in bytes of the pages to read.

@@ -9,13 +9,15 @@
 
 mod buffer;
 mod prefetch;
+mod promise;
 mod scan;
+mod standing;
 
 use crate::alloc::{Content, Phase, Segment, Segments};
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, FormatError, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentHeader,
-    SegmentRow, Superblock, segment_file_name, segment_id_of,
+    Catalogue, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentRow, Superblock,
+    segment_id_of,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
 use crate::map::{Map, Missing, NodeKey};
@@ -24,9 +26,10 @@ use crate::state::State;
 use crate::write::{clear, point_at};
 pub use buffer::{BufferFound, note_failed_recovery, replay_buffer};
 use prefetch::prefetch;
-use scan::Scan;
-pub use scan::{Scanned, scan};
-use std::collections::{BTreeMap, HashMap, HashSet};
+pub use promise::hold_to_promises;
+pub use scan::{Scan, Scanned, Window, scan};
+pub use standing::{Head, Standing, read_header, standing};
+use std::collections::{HashMap, HashSet};
 
 /// A store as it was found, ready to go on.
 pub struct Recovered {
@@ -121,46 +124,42 @@ fn open_segments(
             .map_err(StoreError::io(format!("opening {name}")))?;
         let header = read_header(&*file, superblock, id)
             .map_err(StoreError::io(format!("reading {name}")))?;
-        let row = by_id.get(&id).filter(|r| match &header {
-            Head::Valid(h) => h.generation == r.generation,
-            _ => true,
-        });
-        let (generation, live, total, used, content) = match (row, &header) {
-            (Some(row), _) => {
-                seen.insert(id);
-                let content = if row.meta {
-                    Content::Meta
-                } else {
-                    Content::Data
-                };
-                if row.open {
+        let row = by_id.get(&id).copied();
+        let (generation, live, total, used, content) =
+            match standing(row, &header, superblock.next_segment_generation) {
+                Standing::Named(row) => {
+                    seen.insert(id);
+                    let content = if row.meta {
+                        Content::Meta
+                    } else {
+                        Content::Data
+                    };
+                    if row.open {
+                        tails.push(LogTail {
+                            id,
+                            from: row.used.max(SEGMENT_DATA_START),
+                        });
+                    }
+                    (row.generation, row.live, row.total, row.used, content)
+                }
+                Standing::Log(generation) => {
                     tails.push(LogTail {
                         id,
-                        from: row.used.max(SEGMENT_DATA_START),
+                        from: SEGMENT_DATA_START,
                     });
+                    segments.next_generation = segments.next_generation.max(generation + 1);
+                    (generation, 0, 0, SEGMENT_DATA_START, Content::Data)
                 }
-                (row.generation, row.live, row.total, row.used, content)
-            }
-            (None, Head::Valid(header))
-                if header.generation >= superblock.next_segment_generation =>
-            {
-                tails.push(LogTail {
-                    id,
-                    from: SEGMENT_DATA_START,
-                });
-                segments.next_generation = segments.next_generation.max(header.generation + 1);
-                (header.generation, 0, 0, SEGMENT_DATA_START, Content::Data)
-            }
-            (None, Head::Damaged(error)) if !accept_damage => {
-                return Err(StoreError::damaged(format!(
-                    "{name}, which may hold flushed data (--accept-log-damage gives it up)"
-                ))(error.clone()));
-            }
-            _ => {
-                orphans.push(name);
-                continue;
-            }
-        };
+                Standing::Unknown(error) if !accept_damage => {
+                    return Err(StoreError::damaged(format!(
+                        "{name}, which may hold flushed data (--accept-log-damage gives it up)"
+                    ))(error.clone()));
+                }
+                Standing::Unknown(_) | Standing::Orphan => {
+                    orphans.push(name);
+                    continue;
+                }
+            };
         segments.insert(
             id,
             Segment {
@@ -195,29 +194,6 @@ fn open_segments(
     })
 }
 
-/// What the first page of a segment's file says.
-enum Head {
-    Valid(SegmentHeader),
-    /// Never finished being allocated: the header is written and synced before a segment is used.
-    Blank,
-    Damaged(FormatError),
-}
-
-fn read_header(file: &dyn DiskFile, superblock: &Superblock, id: u32) -> std::io::Result<Head> {
-    if file.len()? < PAGE as u64 {
-        return Ok(Head::Blank);
-    }
-    let mut page = AlignedBuf::zeroed(PAGE)?;
-    file.read_at(&mut page, 0)?;
-    let other = || FormatError::new("segment header", "it belongs to another place or store");
-    Ok(match SegmentHeader::decode(&page) {
-        Ok(h) if h.store == superblock.store && h.id == id => Head::Valid(h),
-        Ok(_) => Head::Damaged(other()),
-        Err(_) if page.iter().all(|b| *b == 0) => Head::Blank,
-        Err(error) => Head::Damaged(error),
-    })
-}
-
 /// Scans the tails and holds them against what commits have promised.
 fn scan_logs(
     logs: &Logs,
@@ -237,53 +213,37 @@ fn scan_logs(
         found.scanned += u64::from(scan.end.saturating_sub(tail.from));
         scans.push(scan);
     }
-    let mut promised: BTreeMap<u32, Prefix> = BTreeMap::new();
-    for prefix in scans
+    let broken = hold_to_promises(
+        &mut scans,
+        &logs.missing,
+        superblock.next_segment_generation,
+        &|id| found.segments.get(id).is_some(),
+    );
+    for error in broken {
+        if !accept_damage {
+            return Err(error);
+        }
+        found.damaged = true;
+        log::error!("{error}; going on without it, as told");
+    }
+    for (segment, record) in scans
         .iter()
-        .flat_map(|s| &s.commits)
-        .flat_map(|c| &c.prefixes)
+        .flat_map(|s| s.records.iter().map(|r| (s.segment, r)))
     {
-        let best = promised.entry(prefix.segment).or_insert(*prefix);
-        if (prefix.generation, prefix.end) > (best.generation, best.end) {
-            *best = *prefix;
+        if record.intact {
+            continue;
         }
-    }
-    for scan in &mut scans {
-        let end = promised
-            .remove(&scan.segment)
-            .filter(|p| p.generation == scan.generation)
-            .map_or(0, |p| p.end)
-            .max(scan.from);
-        if scan.end < end {
-            let error = StoreError::LogDamaged {
-                segment: scan.segment,
-                from: scan.end,
-                to: end,
-                why: scan.why.clone(),
-            };
-            if !accept_damage {
-                return Err(error);
-            }
-            found.damaged = true;
-            log::error!("{error}; going on without it, as told");
-        }
-        scan.keep_intact_beyond(end);
-    }
-    let newer = |p: &&Prefix| p.generation >= superblock.next_segment_generation;
-    for prefix in promised.values().filter(newer).chain(&logs.missing) {
-        if found.segments.get(prefix.segment).is_none() {
-            let why = format!("{} is not there", segment_file_name(prefix.segment));
-            let error = StoreError::LogDamaged {
-                segment: prefix.segment,
-                from: 0,
-                to: prefix.end,
-                why,
-            };
-            if !accept_damage {
-                return Err(error);
-            }
-            found.damaged = true;
-            log::error!("{error}; going on without it, as told");
+        let (at, header) = (record.offset, &record.header);
+        match header.kind {
+            RecordKind::Extent => log::error!(
+                "segment {segment:x}, byte {at}: payload does not verify; blocks {}..{} of layer {} will read as I/O errors",
+                header.first,
+                header.first.saturating_add(header.count),
+                header.layer
+            ),
+            kind => log::error!(
+                "segment {segment:x}, byte {at}: payload of a {kind:?} record does not verify"
+            ),
         }
     }
     Ok(scans)

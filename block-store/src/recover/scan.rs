@@ -140,21 +140,12 @@ impl Scan {
             }
             self.records.truncate(n);
         }
-        for record in self.records.iter().filter(|r| !r.intact) {
-            log::error!(
-                "segment {:x}, byte {}: payload does not verify; blocks {}..{} of layer {} will read as I/O errors",
-                self.segment,
-                record.offset,
-                record.header.first,
-                record.header.first.saturating_add(record.header.count),
-                record.header.layer
-            );
-        }
     }
 }
 
-/// A window of the file that moves forward.
-struct Window<'a> {
+/// A window of the file that moves forward: few large reads, 4 MiB of memory.
+#[derive(Debug)]
+pub struct Window<'a> {
     file: &'a dyn DiskFile,
     len: u32,
     at: u32,
@@ -162,7 +153,8 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+    /// Over the whole pages of `file`.
+    pub fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
         let len = file.len()?.min(u64::from(MAX_SEGMENT)) as u32;
         let len = len / PAGE as u32 * PAGE as u32;
         Ok(Self {
@@ -174,7 +166,7 @@ impl<'a> Window<'a> {
     }
 
     /// Up to `len` bytes from `offset`; fewer at the end of the file.
-    fn get(&mut self, offset: u32, len: usize) -> io::Result<&[u8]> {
+    pub fn get(&mut self, offset: u32, len: usize) -> io::Result<&[u8]> {
         let end = (offset as usize + len).min(self.len as usize);
         if offset < self.at || end > self.at as usize + self.pages.len() {
             self.at = (offset / PAGE as u32 * PAGE as u32).min(self.len);
@@ -183,8 +175,12 @@ impl<'a> Window<'a> {
                 self.pages = AlignedBuf::zeroed(size)?;
             }
             self.pages.set_len(size)?;
-            if size > 0 {
-                self.file.read_at(&mut self.pages, u64::from(self.at))?;
+            if size > 0
+                && let Err(error) = self.file.read_at(&mut self.pages, u64::from(self.at))
+            {
+                // What was not read must not be taken for what is there.
+                self.pages.set_len(0)?;
+                return Err(error);
             }
         }
         let from = offset as usize - self.at as usize;

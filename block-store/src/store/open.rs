@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::format::{
     BUFFER_LAYOUT_VERSION, BufferHeader, BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest,
 };
-use crate::host::{Host, RealHost};
+use crate::host::{Host, LOCK_FILE, RealHost};
 use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::{Log, SlotPool};
@@ -28,7 +28,6 @@ use uuid::Uuid;
 
 /// Bytes of a slot of the write buffer: longer than the longest extent.
 const SLOT: u32 = 256 << 10;
-const LOCK_FILE: &str = "lock";
 
 impl Store {
     /// Makes a new store in `dir`, which is empty or not there yet.

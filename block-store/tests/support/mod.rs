@@ -21,6 +21,9 @@ pub const BLOCK: usize = 4096;
 /// Segments of simulated stores: as small as they can be.
 pub const SEGMENT: u32 = 256 << 10;
 
+/// Files by name.
+pub type Files = std::collections::BTreeMap<String, Vec<u8>>;
+
 /// A simulated machine with a store on it.
 pub struct Machine {
     pub disk: SimDisk,
@@ -74,6 +77,41 @@ impl Machine {
         };
         Store::init_on(&*machine.host(), &InitOptions { segment_size }).unwrap();
         machine
+    }
+
+    /// Another machine, after a loss of power, with these files on its disk.
+    pub fn holding(files: &Files) -> Self {
+        let _ = env_logger::builder().is_test(true).try_init();
+        let mut machine = Self {
+            disk: SimDisk::new(1, 64 << 20),
+            run_dir: "/run/firn".into(),
+            hooks: Hooks::default(),
+            // Names of the machine before are not to come again.
+            uuids: Arc::new(AtomicU64::new(1 << 32)),
+        };
+        for (name, bytes) in files {
+            let len = bytes.len().max(BLOCK) as u64;
+            let file = machine.disk.create(name, len).unwrap();
+            file.write_at(bytes, 0).unwrap();
+            file.truncate(bytes.len() as u64).unwrap();
+            file.sync().unwrap();
+        }
+        machine.disk.sync_dir().unwrap();
+        machine.power_loss();
+        machine
+    }
+
+    /// All files.
+    pub fn files(&self) -> Files {
+        let names = self.disk.list().unwrap().into_iter();
+        names
+            .map(|name| {
+                let file = self.disk.open(&name).unwrap();
+                let mut bytes = vec![0; file.len().unwrap() as usize];
+                file.read_at(&mut bytes, 0).unwrap();
+                (name, bytes)
+            })
+            .collect()
     }
 
     pub fn host(&self) -> Box<dyn Host> {

@@ -49,6 +49,7 @@ mod tests {
         for name in [
             "firn.1",
             "firn-store-init.1",
+            "firn-store-check.1",
             "firn-vdisk-import.1",
             "firn-rules-explain.1",
             "firn-doctor.1",

@@ -8,6 +8,7 @@ mod man;
 mod rules_explain;
 mod rules_set;
 mod rules_show;
+mod store_check;
 mod store_init;
 mod store_status;
 mod vdisk_create;
@@ -26,6 +27,7 @@ use crate::settings::Settings;
 pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
     match command {
         Command::Store(StoreCommand::Init(args)) => store_init::run(settings, &args),
+        Command::Store(StoreCommand::Check(args)) => store_check::run(settings, &args).await,
         Command::Store(StoreCommand::Status) => store_status::run(settings).await,
         Command::Vdisk(VdiskCommand::Create(args)) => vdisk_create::run(settings, args).await,
         Command::Vdisk(VdiskCommand::List) => vdisk_list::run(settings).await,

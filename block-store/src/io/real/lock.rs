@@ -17,25 +17,37 @@ pub struct Lock {
 /// tells that process's id where it is known. The file itself is never removed: two processes could otherwise
 /// hold locks on two files that bore the same name.
 pub fn lock_exclusive(path: &Path) -> io::Result<Lock> {
-    let named = |error: Errno| {
-        io::Error::new(
-            io::Error::from(error).kind(),
-            format!("{}: {error}", path.display()),
-        )
-    };
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(named)?;
-    let locked = fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-    let file = File::from(file);
-    match locked {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(held(path, &file)),
-        Err(error) => return Err(named(error)),
-    }
-    // For the message above only: no harm if it fails.
+    let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| named(path, e))?;
+    let file = take(path, File::from(file))?;
+    // For the message below only: no harm if it fails.
     let _ = file.set_len(0);
     let _ = file.write_at(std::process::id().to_string().as_bytes(), 0);
     Ok(Lock { _file: file })
+}
+
+/// The same for who only reads: nothing is written. `NotFound` where nobody has ever taken the lock.
+pub fn lock_unwritten(path: &Path) -> io::Result<Lock> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::open(path, flags, Mode::empty()).map_err(|e| named(path, e))?;
+    Ok(Lock {
+        _file: take(path, File::from(file))?,
+    })
+}
+
+fn take(path: &Path, file: File) -> io::Result<File> {
+    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(held(path, &file)),
+        Err(error) => Err(named(path, error)),
+    }
+}
+
+fn named(path: &Path, error: Errno) -> io::Error {
+    io::Error::new(
+        io::Error::from(error).kind(),
+        format!("{}: {error}", path.display()),
+    )
 }
 
 fn held(path: &Path, file: &File) -> io::Error {
@@ -74,6 +86,23 @@ mod tests {
         drop(lock);
         lock_exclusive(&path).unwrap();
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_reader_holds_it_too_and_leaves_it_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let missing = lock_unwritten(&path).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        drop(lock_exclusive(&path).unwrap());
+        let before = std::fs::read(&path).unwrap();
+        let lock = lock_unwritten(&path).unwrap();
+        for error in [lock_unwritten(&path), lock_exclusive(&path)] {
+            assert_eq!(error.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        drop(lock);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        lock_exclusive(&path).unwrap();
     }
 
     #[test]

@@ -10,10 +10,10 @@ mod probe;
 mod shm;
 mod uring;
 
-pub use lock::{Lock, lock_exclusive};
+pub use lock::{Lock, lock_exclusive, lock_unwritten};
 pub use shm::{RealRuntime, SharedMemory};
 
-use super::{Disk, DiskFile, ReadQueue, Space, check_len, check_name};
+use super::{AlignedBuf, Disk, DiskFile, PAGE, ReadQueue, Space, check_len, check_name};
 use file::RealFile;
 use inline::InlineQueue;
 use probe::PROBE_NAME;
@@ -50,6 +50,7 @@ pub struct RealDisk {
     dir: OwnedFd,
     direct: bool,
     uring: bool,
+    read_only: bool,
 }
 
 impl RealDisk {
@@ -74,7 +75,37 @@ impl RealDisk {
             dir,
             direct,
             uring,
+            read_only: false,
         })
+    }
+
+    /// Opens an existing directory to look at and not to change: no trial file is made, files are opened for reading,
+    /// whatever changes something fails. Past the page cache where that works, since it could hide what the disk has.
+    pub fn open_read_only(path: &Path) -> io::Result<RealDisk> {
+        let mut disk = RealDisk {
+            path: path.to_owned(),
+            dir: open_dir(path)?,
+            direct: true,
+            uring: false,
+            read_only: true,
+        };
+        let mut page = AlignedBuf::zeroed(PAGE)?;
+        let large = disk.list()?.into_iter().find_map(|name| {
+            let stat = fs::statat(&disk.dir, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            (stat.st_size >= PAGE as i64).then_some(name)
+        });
+        disk.direct = large.is_some_and(|name| {
+            let read = disk.try_open(&name).and_then(|f| f.read_at(&mut page, 0));
+            read.is_ok()
+        });
+        Ok(disk)
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.read_only {
+            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(()),
+        }
     }
 
     /// Whether files bypass the page cache.
@@ -93,7 +124,12 @@ impl RealDisk {
         } else {
             OFlags::empty()
         };
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | flags | direct;
+        let access = if self.read_only {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
+        };
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | flags | direct;
         Ok(fs::openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)?)
     }
 
@@ -136,6 +172,7 @@ impl Disk for RealDisk {
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         check_name(name)?;
         check_len(len)?;
+        self.check_writable().map_err(self.named(name))?;
         Ok(Arc::new(
             self.try_create(name, len).map_err(self.named(name))?,
         ))
@@ -148,6 +185,7 @@ impl Disk for RealDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
+        self.check_writable().map_err(self.named(name))?;
         fs::unlinkat(&self.dir, name, AtFlags::empty())
             .map_err(|error| self.named(name)(error.into()))
     }
@@ -252,6 +290,29 @@ mod tests {
             assert!(error.to_string().contains(name), "{error}");
         }
         assert_eq!(disk.list().unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn read_only_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path(), RealOptions::default()).unwrap();
+        let page = AlignedBuf::from_bytes(&[7; 4096]).unwrap();
+        disk.create("file", 4096)
+            .unwrap()
+            .write_at(&page, 0)
+            .unwrap();
+        let made = std::fs::metadata(dir.path()).unwrap().modified().unwrap();
+        let disk = RealDisk::open_read_only(dir.path()).unwrap();
+        let file = disk.open("file").unwrap();
+        let mut back = AlignedBuf::zeroed(4096).unwrap();
+        file.read_at(&mut back, 0).unwrap();
+        assert_eq!(&back[..], &page[..]);
+        assert!(file.write_at(&page, 0).is_err() && file.truncate(0).is_err());
+        assert!(disk.create("other", 4096).is_err() && disk.remove("file").is_err());
+        assert_eq!(
+            std::fs::metadata(dir.path()).unwrap().modified().unwrap(),
+            made
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Damage of every kind to every kind of thing on disk: a read gives the right data or an error. Never a panic, never
 //! other data.
 
+mod matrix;
+mod pieces;
+#[path = "../support/mod.rs"]
 mod support;
 
 use block_store::Store;
@@ -64,34 +67,54 @@ fn verify(m: &Machine, want: &[u64], what: &str) -> &'static str {
 
 /// `cut`: a file was cut, perhaps with all that vouches for it: blocks may also read as an earlier version of theirs.
 fn check(m: &Machine, want: &[u64], what: &str, cut: bool) -> &'static str {
+    read_all(m, want, what, cut).0
+}
+
+/// The same; also tells which blocks can't be read.
+fn read_all(m: &Machine, want: &[u64], what: &str, cut: bool) -> (&'static str, Vec<u64>) {
     let store = match m.try_open(|_| {}) {
         Ok(store) => store,
         Err(error) => {
             assert!(!error.to_string().is_empty());
-            return "refused";
+            return ("refused", Vec::new());
         }
     };
     let Ok(disk) = store.vdisk("a") else {
         panic!("{what}: the vDisk is gone without an error");
     };
     let mut client = Client::new(&store);
-    let mut outcome = "right";
-    for (block, version) in (0..BLOCKS - 2).zip(want) {
-        match client.read(&disk, block * BLOCK as u64, BLOCK) {
-            Err(_) => outcome = "I/O error",
-            Ok(data) => {
-                let right = match version {
-                    0 => data.iter().all(|b| *b == 0),
-                    v => data == content(*v, block, 1),
-                } || cut
-                    && (data.iter().all(|b| *b == 0)
-                        || (0..100).any(|v| data == content(v, block, 1)));
-                assert!(right, "{what}: block {block} is not version {version}");
-            }
+    let mut failed = Vec::new();
+    let right = |block: u64, version: u64, data: &[u8]| match version {
+        0 => data.iter().all(|b| *b == 0),
+        v => data == content(v, block, 1),
+    };
+    for first in (0..BLOCKS - 2).step_by(13) {
+        let end = (first + 13).min(BLOCKS - 2);
+        // Together, and one by one only where something is wrong.
+        let len = (end - first) as usize * BLOCK;
+        let together = client.read(&disk, first * BLOCK as u64, len);
+        for block in first..end {
+            let data = match &together {
+                Ok(data) => Ok(data[(block - first) as usize * BLOCK..][..BLOCK].to_vec()),
+                Err(_) => client.read(&disk, block * BLOCK as u64, BLOCK),
+            };
+            let Ok(data) = data else {
+                failed.push(block);
+                continue;
+            };
+            let version = want[block as usize];
+            let fine = right(block, version, &data)
+                || cut && (0..100).any(|version| right(block, version, &data));
+            assert!(fine, "{what}: block {block} is not version {version}");
         }
     }
     live_on(&store);
-    outcome
+    let outcome = if failed.is_empty() {
+        "right"
+    } else {
+        "I/O error"
+    };
+    (outcome, failed)
 }
 
 /// Whatever was damaged: what comes later works, or says that it does not.

@@ -1,0 +1,148 @@
+//! Every kind of damage to every kind of piece. Reads give the right data or an error; `check` names what is wrong,
+//! and writes nothing; what it calls sound reads right.
+
+use crate::pieces::{HARMS, Harm, Piece, RecordName, What, harm, pieces, twin};
+use crate::support::Machine;
+use crate::{BLOCKS, busy, read_all};
+use block_store::check::{CheckOptions, Kind, Report, check as look_over};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn report(m: &Machine) -> Report {
+    let before = m.files();
+    let options = CheckOptions {
+        decode: true,
+        // Several passes.
+        records: 40,
+    };
+    let report = look_over(&m.disk, &options, &mut ()).unwrap();
+    assert!(m.files() == before, "a check has written");
+    report
+}
+
+/// Damage of which the check says nothing may do no harm; what it says must name the place.
+fn judge(
+    piece: &Piece,
+    twin: Option<u32>,
+    report: &Report,
+    (outcome, failed): (&str, &[u64]),
+    case: &str,
+) {
+    let damage: Vec<_> = report.findings.iter().filter(|f| f.damage).collect();
+    if outcome != "right" {
+        assert!(
+            !damage.is_empty(),
+            "{case}: {outcome}, but nothing was found"
+        );
+    }
+    for finding in &damage {
+        let (text, way_out) = (finding.to_string(), &finding.way_out);
+        assert!(
+            !finding.what.is_empty() && !way_out.is_empty(),
+            "{case}: {text}"
+        );
+        // Missing counts follow from a file that does not count any more.
+        let elsewhere = [
+            Kind::Accounting,
+            Kind::Table,
+            Kind::Catalogue,
+            Kind::Log,
+            Kind::Node,
+        ];
+        let here = finding.segment == piece.segment() || finding.segment == twin;
+        assert!(here || elsewhere.contains(&finding.kind), "{case}: {text}");
+        if finding.kind == Kind::Extent {
+            let known = finding.vdisk.as_deref() == Some("a") && finding.blocks > Some(0);
+            assert!(
+                known && finding.first_block < Some(BLOCKS),
+                "{case}: {text}"
+            );
+        }
+    }
+    let found = |kind: Kind| damage.iter().any(|f| f.kind == kind);
+    for block in failed {
+        let named = damage.iter().any(|f| {
+            let first = f.first_block.unwrap_or(u64::MAX);
+            f.vdisk.as_deref() == Some("a")
+                && (first..first.saturating_add(f.blocks.unwrap_or(0))).contains(block)
+        });
+        assert!(named, "{case}: block {block} can't be read: {damage:?}");
+    }
+    if piece.what == What::Superblock {
+        assert!(
+            damage.iter().any(|f| f.kind == Kind::Superblock),
+            "{case}: {damage:?}"
+        );
+    }
+}
+
+#[test]
+fn a_sound_store_is_called_sound() {
+    for seed in 0..4 {
+        let (m, _) = busy(seed);
+        let report = report(&m);
+        assert_eq!(report.damage, 0, "{:#?}", report.findings);
+        assert!(report.nodes > 3 && report.extents > 10 && report.log_records > 3);
+        let whole = CheckOptions::default();
+        let in_one = look_over(&m.disk, &whole, &mut ()).unwrap();
+        assert_eq!(
+            (in_one.nodes, in_one.extents, in_one.blocks),
+            (report.nodes, report.extents, report.blocks)
+        );
+    }
+}
+
+#[test]
+fn every_damage_to_every_piece() {
+    let seed = 3;
+    let (m, want) = busy(seed);
+    let (all, files) = (pieces(&m), m.files());
+    let mut table: BTreeMap<(What, Harm), BTreeMap<&str, u32>> = BTreeMap::new();
+    let mut cases = 0;
+    for (n, piece) in all.iter().enumerate() {
+        // There are many extents, ranges and commits: all of the others, some of these.
+        let many = matches!(
+            piece.what,
+            What::Header(RecordName::Extent | RecordName::Range | RecordName::Commit)
+                | What::Payload(RecordName::Extent | RecordName::Commit)
+        );
+        for (k, kind) in HARMS.into_iter().enumerate() {
+            if many && (n + k) % 6 != 0 {
+                continue;
+            }
+            let mut files = files.clone();
+            if !harm(&mut files, &all, n, kind) {
+                continue;
+            }
+            let m = Machine::holding(&files);
+            let case = format!(
+                "{kind:?} of {:?} at byte {} of {}",
+                piece.what, piece.at, piece.file
+            );
+            let found = report(&m);
+            let whole = matches!(kind, Harm::Cut | Harm::CutMiddle | Harm::Remove)
+                || piece.what == What::File;
+            // With all that vouches for it, a block may be gone without a trace.
+            let (outcome, failed) = read_all(&m, &want, &case, whole);
+            let twin = match kind {
+                Harm::Swap | Harm::Duplicate => twin(&all, n).and_then(Piece::segment),
+                _ => None,
+            };
+            judge(piece, twin, &found, (outcome, &failed), &case);
+            *table
+                .entry((piece.what, kind))
+                .or_default()
+                .entry(outcome)
+                .or_default() += 1;
+            cases += 1;
+        }
+    }
+    println!("{cases} cases");
+    for (case, outcomes) in &table {
+        println!("{case:?}: {outcomes:?}");
+    }
+    // Nothing is left out, and the matrix can tell: each outcome occurs.
+    let pieces: BTreeSet<What> = table.keys().map(|(what, _)| *what).collect();
+    assert!(pieces.len() == 14, "{pieces:?}");
+    let outcomes: BTreeSet<&str> = table.values().flat_map(BTreeMap::keys).copied().collect();
+    assert_eq!(outcomes, BTreeSet::from(["I/O error", "refused", "right"]));
+}
