@@ -73,3 +73,19 @@ pub fn eventfd() -> File {
     use rustix::event::{EventfdFlags, eventfd};
     File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("eventfd"))
 }
+
+/// Writes the `crc32c` of all bytes before `at` at `at`.
+pub fn seal(bytes: &mut [u8], at: usize) {
+    let sum = crc32c::crc32c(&bytes[..at]);
+    bytes[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Puts the checksum of a record's header right for its place.
+pub fn seal_record(bytes: &mut [u8], segment: u32, generation: u64, offset: u32) {
+    let mut seed = [0; 16];
+    seed[..8].copy_from_slice(&generation.to_le_bytes());
+    seed[8..12].copy_from_slice(&segment.to_le_bytes());
+    seed[12..].copy_from_slice(&offset.to_le_bytes());
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&seed), &bytes[..60]);
+    bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+}
