@@ -66,7 +66,12 @@ fn record(input: &mut Input<'_>, sealed: bool) {
     let mut bytes = input.rest().to_vec();
     if sealed {
         bytes = padded(&bytes, RECORD_HEADER);
-        seal_record(&mut bytes[..RECORD_HEADER], seed.segment, seed.generation, seed.offset);
+        seal_record(
+            &mut bytes[..RECORD_HEADER],
+            seed.segment,
+            seed.generation,
+            seed.offset,
+        );
     }
     if let Ok(header) = RecordHeader::decode(&bytes, seed) {
         assert!((RECORD_HEADER..=MAX_STORED).contains(&header.stored_len()));
@@ -141,7 +146,11 @@ fn payload(input: &mut Input<'_>) {
     let mut whole = vec![0; content];
     let all = decompressor.decompress(codec, bytes, content, &mut whole);
     let mut part = vec![0; (usize::from(wanted) * BLOCK).min(content)];
-    if decompressor.decompress(codec, bytes, content, &mut part).is_ok() && all.is_ok() {
+    if decompressor
+        .decompress(codec, bytes, content, &mut part)
+        .is_ok()
+        && all.is_ok()
+    {
         assert_eq!(part, whole[..part.len()]);
     }
 }

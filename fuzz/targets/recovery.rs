@@ -42,12 +42,19 @@ static IMAGE: LazyLock<Image> = LazyLock::new(|| {
     for version in 1..25u64 {
         let first = version * 37 % (CERTAIN - 9);
         let blocks = [1, 9, 3][version as usize % 3];
-        let (offset, range) = (first * BLOCK as u64, first as usize..(first + blocks) as usize);
+        let (offset, range) = (
+            first * BLOCK as u64,
+            first as usize..(first + blocks) as usize,
+        );
         if version % 7 == 0 {
-            client.discard(&disk, offset, blocks * BLOCK as u64).expect("discard");
+            client
+                .discard(&disk, offset, blocks * BLOCK as u64)
+                .expect("discard");
             want[range].fill(0);
         } else {
-            client.write(&disk, offset, &content(version, first, blocks)).expect("write");
+            client
+                .write(&disk, offset, &content(version, first, blocks))
+                .expect("write");
             want[range].fill(version);
         }
         match version {
@@ -58,26 +65,43 @@ static IMAGE: LazyLock<Image> = LazyLock::new(|| {
     }
     for block in CERTAIN..BLOCKS {
         client.flush(&disk).expect("flush");
-        client.write(&disk, block * BLOCK as u64, &content(30, block, 1)).expect("write");
+        client
+            .write(&disk, block * BLOCK as u64, &content(30, block, 1))
+            .expect("write");
     }
     client.flush(&disk).expect("flush");
     drop((client, store, disk));
     m.power_loss();
     let files = m.files();
     let pieces = pieces(&m, &files);
-    Image { files, pieces, want }
+    Image {
+        files,
+        pieces,
+        want,
+    }
 });
 
 fn pieces(m: &Machine, files: &Files) -> Vec<Piece> {
-    let piece = |file: &str, at, len| Piece { file: file.into(), at, len, record: None };
-    let mut all = vec![piece("superblock", 0, BLOCK), piece("superblock", BLOCK, BLOCK)];
+    let piece = |file: &str, at, len| Piece {
+        file: file.into(),
+        at,
+        len,
+        record: None,
+    };
+    let mut all = vec![
+        piece("superblock", 0, BLOCK),
+        piece("superblock", BLOCK, BLOCK),
+    ];
     for name in m.segments() {
         all.push(piece(&name, 0, 64));
         let header = SegmentHeader::decode(&files[&name]).expect("a header");
         for record in m.records(&name) {
             let (at, len) = (record.offset as usize, record.header.payload_len as usize);
             let record = Some((record.header.kind, header.id, header.generation));
-            all.push(Piece { record, ..piece(&name, at, RECORD_HEADER + len) });
+            all.push(Piece {
+                record,
+                ..piece(&name, at, RECORD_HEADER + len)
+            });
         }
     }
     all
@@ -130,7 +154,11 @@ fn damage(input: &mut Input<'_>, image: &Image, files: &mut Files) -> Done {
             }
             5 => {
                 files.remove(&piece.file);
-                done = Done { cut: true, edits: done.edits + 1, ..done };
+                done = Done {
+                    cut: true,
+                    edits: done.edits + 1,
+                    ..done
+                };
                 continue;
             }
             10 => {
@@ -192,7 +220,11 @@ fn forge_catalogue(piece: &Piece, bytes: &mut [u8], input: &mut Input<'_>) -> bo
     let len = payload.len() as u32;
     all[12..16].copy_from_slice(&len.to_le_bytes());
     all[32..36].copy_from_slice(&len.to_le_bytes());
-    let now = Piece { file: piece.file.clone(), len: RECORD_HEADER + payload.len(), ..*piece };
+    let now = Piece {
+        file: piece.file.clone(),
+        len: RECORD_HEADER + payload.len(),
+        ..*piece
+    };
     reseal(&now, bytes, true);
     true
 }
@@ -204,12 +236,18 @@ fuzz_target!(|data: &[u8]| {
     let lives_on = input.u8() & 1 == 1;
     let done = damage(&mut input, image, &mut files);
     let m = Machine::holding(&files);
-    let options = CheckOptions { decode: true, records: 16 };
+    let options = CheckOptions {
+        decode: true,
+        records: 16,
+    };
     let report = check(&m.disk, &options, &mut ());
     assert!(m.files() == files, "the check has written");
     let said = |why: &str| {
         let said = report.as_ref().is_ok_and(|r| r.damage > 0) || report.is_err();
-        assert!(said || done.forged, "{why}, and the check has found nothing: {report:?}");
+        assert!(
+            said || done.forged,
+            "{why}, and the check has found nothing: {report:?}"
+        );
     };
     let opened = m.try_open(|config| config.write_buffer = 0);
     let store = match opened {
@@ -230,7 +268,11 @@ fuzz_target!(|data: &[u8]| {
                     // Several edits may also destroy what vouches for a write: then an older one of this block.
                     let older = done.cut || done.edits > 1;
                     let right = is(image.want[block as usize]) || older && (0..25).any(is);
-                    assert!(right, "block {block} is not version {}", image.want[block as usize]);
+                    assert!(
+                        right,
+                        "block {block} is not version {}",
+                        image.want[block as usize]
+                    );
                 }
                 Ok(_) => {}
             }
