@@ -95,10 +95,8 @@ fn a_store_in_use_and_what_is_no_store_are_not_checked() {
     assert_eq!(check(&home, &[]).0, 0);
     for missing in [dir.path().to_owned(), dir.path().join("nowhere")] {
         let (code, _, err) = check(&missing, &[]);
-        assert!(
-            code == 2 && err.contains(&*missing.to_string_lossy()),
-            "{code} {err}"
-        );
+        let name = missing.file_name().unwrap().to_string_lossy();
+        assert!(code == 2 && err.contains(&*name), "{code} {err}");
     }
 }
 
