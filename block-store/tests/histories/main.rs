@@ -4,7 +4,7 @@
 //! One thread runs all of it, and yet checkpoints and compaction don't happen at once: before their reads and writes others
 //! may have their turn, as the store's own threads would (`between.rs`). The same seed is the same history.
 //!
-//! `FIRN_HISTORIES=N` runs N histories (default 500), `FIRN_SEED=S` begins with (and for N = 1 replays) seed S.
+//! `FIRN_HISTORIES=N` runs N histories (default 300), `FIRN_SEED=S` begins with (and for N = 1 replays) seed S.
 //! `FIRN_TRACE=1` tells every step.
 
 mod between;
@@ -20,7 +20,7 @@ fn crash_histories() {
     let _ = env_logger::builder().is_test(true).try_init();
     let number =
         |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().unwrap());
-    let (first, count) = (number("FIRN_SEED", 1), number("FIRN_HISTORIES", 500));
+    let (first, count) = (number("FIRN_SEED", 1), number("FIRN_HISTORIES", 300));
     let (mut totals, mut failed) = (run::Totals::default(), Vec::new());
     for seed in first..first + count {
         let outcome = std::panic::catch_unwind(|| run::history(seed));
@@ -41,7 +41,7 @@ fn crash_histories() {
         "{} of {count} histories failed: seeds {failed:?}",
         failed.len()
     );
-    if count >= 500 {
+    if count >= 300 {
         assert!(
             totals.kills > 0 && totals.power_losses > 0 && totals.crashes_in_recovery > 0,
             "{totals:?}"
