@@ -34,6 +34,6 @@ pub trait Engine: 'static {
     fn poll(&mut self, done: &mut Vec<Done<GuestPayload>>);
     /// Descriptors that become readable when `poll` has something to do.
     fn pollable(&self) -> Vec<RawFd>;
-    /// Hands back requests that wait for space, as cancelled.
+    /// Hands back requests that are not begun or wait for space, as cancelled.
     fn cancel_stalled(&mut self, done: &mut Vec<Done<GuestPayload>>, which: &dyn Fn(u64) -> bool);
 }

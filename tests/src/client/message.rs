@@ -53,6 +53,8 @@ const REPLY: u32 = 4;
 const NEED_REPLY: u32 = 8;
 /// More descriptors than any well-formed message carries.
 pub const MAX_FDS: usize = 32;
+/// What the kernel lets through at once.
+const MAX_SENT_FDS: usize = 253;
 const MAX_BODY: usize = 4096;
 
 /// A received message.
@@ -149,7 +151,7 @@ impl Connection {
 
     /// Sends bytes with descriptors attached to the first of them.
     pub fn send_raw(&self, mut bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SENT_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(ClientError::Io {

@@ -19,6 +19,7 @@ mod error;
 mod inflight;
 pub mod message;
 mod queue;
+pub mod raw;
 mod request;
 mod session;
 mod shm;

@@ -26,7 +26,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use routes::openapi;
+pub use routes::{for_connection, openapi, router};
 pub use server::{ControlServer, RunDir, StartError};
 pub use sockets::{ExportedSockets, Sockets};
 pub use store_target::StoreTarget;

@@ -2,6 +2,7 @@
 
 use super::extract::Failure;
 use super::handlers::{Target, data, imports, rules, store, vdisks};
+use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -54,7 +55,7 @@ pub fn openapi() -> String {
 }
 
 /// All endpoints.
-pub(super) fn router(target: Arc<dyn ControlTarget>) -> Router {
+pub fn router(target: Arc<dyn ControlTarget>) -> Router {
     let import_data = put(imports::data).layer(DefaultBodyLimit::max(DATA_MAX as usize));
     Router::<Target>::new()
         .route("/v1/health", get(store::health))
@@ -83,6 +84,11 @@ pub(super) fn router(target: Arc<dyn ControlTarget>) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(nowhere)
         .with_state(target)
+}
+
+/// The endpoints as one connection sees them: with what it holds.
+pub fn for_connection(router: Router) -> Router {
+    router.layer(axum::Extension(Arc::new(Session::default())))
 }
 
 /// What a process that may not command us gets, whatever it asks.

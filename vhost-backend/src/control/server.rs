@@ -1,6 +1,5 @@
 //! The socket, the thread behind it and its end.
 
-use super::session::Session;
 use super::target::ControlTarget;
 use super::{peer, routes};
 use axum::Router;
@@ -233,7 +232,7 @@ async fn accept_loop(listener: UnixListener, router: Router, mut stopped: onesho
 
 async fn serve(stream: UnixStream, router: Router) {
     let router = match peer::is_admitted(&stream) {
-        true => router.layer(axum::Extension(Arc::new(Session::default()))),
+        true => routes::for_connection(router),
         false => routes::stranger(),
     };
     let connection = http1::Builder::new()

@@ -48,6 +48,9 @@ impl GuestMemory {
     /// Regions that a front end may have; what vhost-user back ends usually offer.
     pub const MAX_REGIONS: usize = 509;
 
+    /// Bytes that one guest may have: far more than any has, far less than a process can address.
+    pub const MAX_LEN: u64 = 16 << 40;
+
     /// Maps all regions.
     pub fn new(regions: impl IntoIterator<Item = (RegionSpec, File)>) -> Result<Self, MapError> {
         regions
@@ -78,6 +81,18 @@ impl GuestMemory {
         };
         if let Some(other) = self.regions.iter().find(taken) {
             return Err(MapError::Overlap(spec.guest.max(other.spec.guest)));
+        }
+        let taken: u64 = self.regions.iter().map(|r| r.spec.len).sum();
+        if taken
+            .checked_add(spec.len)
+            .is_none_or(|sum| sum > Self::MAX_LEN)
+        {
+            return Err(MapError::TooMuch {
+                what: WHAT,
+                len: spec.len,
+                taken,
+                max: Self::MAX_LEN,
+            });
         }
         let map = Mapping::new(file, spec.offset, spec.len, WHAT)?;
         let mut regions = self.regions.clone();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::SealFlags;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
@@ -49,6 +49,20 @@ pub enum MapError {
         /// Length named.
         len: u64,
     },
+    /// More address space than front ends are granted.
+    #[error(
+        "{what}: {len} bytes are too much: front ends have {taken} mapped, and {max} is the most"
+    )]
+    TooMuch {
+        /// What was to be mapped.
+        what: &'static str,
+        /// Bytes asked for.
+        len: u64,
+        /// Bytes that count against the limit already.
+        taken: u64,
+        /// The limit.
+        max: u64,
+    },
     /// More regions than slots.
     #[error("{0} memory regions are more than the {max} slots", max = super::GuestMemory::MAX_REGIONS)]
     TooMany(usize),
@@ -60,6 +74,37 @@ pub enum MapError {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+/// Address space that all mappings together may take. Files may be sparse and of any length, so that a front end could
+/// otherwise use up the 128 TiB that a process has, and with it what others need to live.
+const MAX_MAPPED: u64 = 96 << 40;
+static MAPPED: AtomicU64 = AtomicU64::new(0);
+
+/// A share of [`MAX_MAPPED`].
+#[derive(Debug)]
+struct Share(u64);
+
+impl Share {
+    fn take(len: u64, what: &'static str) -> Result<Self, MapError> {
+        let max = MAX_MAPPED;
+        let more = |taken: u64| taken.checked_add(len).filter(|&sum| sum <= max);
+        MAPPED
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(|_| Self(len))
+            .map_err(|taken| MapError::TooMuch {
+                what,
+                len,
+                taken,
+                max,
+            })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        MAPPED.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 /// A shared, writable mapping of `len` bytes of a peer's file.
@@ -74,6 +119,8 @@ pub struct Mapping {
     /// Where the range asked for begins inside `map`, which starts at a page boundary.
     bias: usize,
     len: usize,
+    /// Behind `map`: given back after it is unmapped.
+    _share: Share,
 }
 
 impl Mapping {
@@ -120,6 +167,7 @@ impl Mapping {
         ) else {
             return Err(MapError::Range { what, len, offset });
         };
+        let share = Share::take(whole as u64, what)?;
         let map = MmapRegion::from_file(FileOffset::new(file, start), whole).map_err(|e| {
             MapError::Io {
                 what,
@@ -131,6 +179,7 @@ impl Mapping {
             map,
             bias,
             len,
+            _share: share,
         })
     }
 

@@ -19,7 +19,7 @@ use crate::blk::config::{DiskShape, Features, MAX_QUEUE_SIZE, MAX_QUEUES, WRITEB
 use crate::engine::Disk;
 use crate::inflight::InflightRegion;
 use crate::memory::{DirtyLog, GuestMemory, RegionSpec};
-use crate::workers::{Call, Kick, Pool, QueueSetup, StartError, Stopped};
+use crate::workers::{Call, Haste, Kick, Pool, QueueSetup, StartError, Stopped};
 
 use super::vring::{Addresses, Running, Shared, Vring};
 
@@ -71,7 +71,7 @@ impl<D: Disk> Handler<D> {
             .vrings
             .iter_mut()
             .filter_map(|v| v.running.take())
-            .map(stop)
+            .map(|running| stop(running, Haste::Hurried))
             .collect();
         for end in ends.into_iter().flatten() {
             let _ = end.recv();
@@ -168,8 +168,8 @@ impl<D: Disk> Handler<D> {
     }
 }
 
-fn stop<D>(running: Running<D>) -> Option<Receiver<Stopped>> {
-    running.worker.stop(running.key).ok()
+fn stop<D>(running: Running<D>, haste: Haste) -> Option<Receiver<Stopped>> {
+    running.worker.stop(running.key, haste).ok()
 }
 
 impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
@@ -303,7 +303,8 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         let name = self.disk.name().to_owned();
         let vring = self.vring(index)?;
         if let Some(running) = vring.running.take() {
-            let end = stop(running).ok_or_else(|| refused(StartError::WorkerGone))?;
+            let end =
+                stop(running, Haste::Patient).ok_or_else(|| refused(StartError::WorkerGone))?;
             let Stopped {
                 next_avail,
                 left_in_flight,

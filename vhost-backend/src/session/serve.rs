@@ -3,6 +3,8 @@
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
+use rustix::net::{RecvFlags, recv};
+use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use crate::engine::Disk;
@@ -48,16 +50,47 @@ impl std::fmt::Display for FrontEnd {
     }
 }
 
+/// What the next message says of itself. `vhost` doesn't tell which one it refuses.
+struct Upcoming {
+    request: u32,
+    len: u32,
+}
+
+impl Upcoming {
+    /// Waits for it, and leaves it where it is.
+    fn of(stream: &UnixStream) -> Option<Self> {
+        let mut header = [0; 12];
+        let (_, len) = recv(stream, &mut header[..], RecvFlags::PEEK).ok()?;
+        let [a, b, c, d, _, _, _, _, e, f, g, h] = header;
+        (len == header.len()).then_some(Self {
+            request: u32::from_ne_bytes([a, b, c, d]),
+            len: u32::from_ne_bytes([e, f, g, h]),
+        })
+    }
+}
+
+impl std::fmt::Display for Upcoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match FrontendReq::try_from(self.request) {
+            Ok(name) => write!(f, "{name:?}"),
+            Err(()) => write!(f, "request {}", self.request),
+        }?;
+        write!(f, " of {} bytes", self.len)
+    }
+}
+
 /// Serves one connection; returns when it has ended and nothing of it is in flight.
 ///
 /// To end it from outside, shut the socket down.
 pub fn serve<D: Disk>(stream: UnixStream, disk: Arc<D>, pool: Arc<Pool<D>>) {
     let name = disk.name().to_owned();
     let handler = Arc::new(Mutex::new(Handler::new(disk, pool)));
+    let ahead = stream.try_clone();
     let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&handler));
-    let end = loop {
+    let (message, end) = loop {
+        let message = ahead.as_ref().ok().and_then(Upcoming::of);
         if let Err(error) = messages.handle_request() {
-            break error;
+            break (message, error);
         }
     };
     match end {
@@ -65,7 +98,10 @@ pub fn serve<D: Disk>(stream: UnixStream, disk: Arc<D>, pool: Arc<Pool<D>>) {
         // The rest of a message that never came.
         Error::PartialMessage => log::info!("{name}: the front end broke off"),
         Error::SocketBroken(e) => log::info!("{name}: the connection has ended: {e}"),
-        error => log::warn!("{name}: the connection is closed: {error}"),
+        error => match message {
+            Some(message) => log::warn!("{name}: the connection is closed: {message}: {error}"),
+            None => log::warn!("{name}: the connection is closed: {error}"),
+        },
     }
     // The socket stays open until then: a front end that stops us waits for this.
     let mut handler = handler

@@ -389,6 +389,7 @@ fn get_vring_base_waits_for_what_is_in_flight() {
     disk.play(Trick::Hold);
     write(&mut guest, 0, 0, &[1; 512]);
     attached.kick(0);
+    eventually("it is taken", || guest.avail_event(0) == 1);
     let front = attached.front.clone();
     let waiting = std::thread::spawn(move || front.get_vring_base(0).unwrap());
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -451,6 +452,7 @@ fn a_write_that_waits_only_for_a_moment_is_not_taken_back() {
     disk.play(Trick::Full);
     let (_, ok) = write(&mut guest, 0, 4, &[4; 512]);
     attached.kick(0);
+    eventually("it is taken", || guest.avail_event(0) == 1);
     let front = attached.front.clone();
     let waiting = std::thread::spawn(move || front.get_vring_base(0).unwrap());
     std::thread::sleep(std::time::Duration::from_millis(500));

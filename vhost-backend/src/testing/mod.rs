@@ -1,15 +1,18 @@
 //! What the tests of this crate and fuzz/ share: a disk in memory that does as it is told, a guest's side of the rings,
-//! a front end that connects the two as QEMU would, and a queue that is served without a thread.
+//! a front end that connects the two as QEMU would, a queue that is served without a thread, and
+//! a store in memory behind the control API.
 
 mod front;
 mod guest;
 mod queue;
 mod ram;
+mod target;
 
 pub use front::{Connect, addresses, connect, event, pool, shake_hands};
 pub use guest::{Guest, MEMORY_AT, USER_AT, seg_in, seg_out};
 pub use queue::BareQueue;
 pub use ram::{RamDisk, Seen, Trick};
+pub use target::MemoryTarget;
 
 use std::time::{Duration, Instant};
 

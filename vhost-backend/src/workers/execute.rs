@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::blk::config::{Features, SEG_MAX, write_through};
+use crate::blk::config::{Features, MAX_QUEUE_SIZE, SEG_MAX, write_through};
 use crate::blk::request::{HEADER_LEN, Request, Rules, parse, status_address};
 use crate::blk::token::{Status, StatusByte, Token};
 use crate::engine::{Disk, Engine, Payload};
@@ -11,6 +11,10 @@ use crate::virtq::chain::{DESCRIPTOR_LEN, Descriptor, DescriptorSource, Limits, 
 
 use super::queue::{Core, Queue};
 use super::request::{Pending, Work};
+
+/// Pieces of memory that one request may touch. Regions may be as small as a byte, and a span may cross them all: what
+/// is noted about a request must not grow with that.
+const MAX_PIECES: usize = 2 * MAX_QUEUE_SIZE as usize;
 
 impl<D: Disk> Queue<D> {
     /// Gives the request behind a head to the store, or answers it. `position` is its place in the avail ring, unless it
@@ -116,6 +120,11 @@ impl<D: Disk> Queue<D> {
         // Where the vDisk's write cache is off, the store itself makes writes durable.
         let then_flush = modifies && write_through(self.features) && self.disk.write_cache();
         let slot = self.key.slot;
+        let pieces = match &work {
+            Work::Transfer { segments, .. } => segments.len(),
+            _ => 0,
+        };
+        self.pieces += pieces;
         let pending = Pending {
             slot,
             token,
@@ -123,24 +132,28 @@ impl<D: Disk> Queue<D> {
             work,
             then_flush,
             written,
+            pieces,
         };
         self.submit_next(pending, core);
     }
 
     /// Gives a new request's first command to the store, or answers it if there is nothing to do.
-    fn submit_next<E: Engine<Disk = D>>(&self, mut pending: Pending, core: &mut Core<E>) {
+    fn submit_next<E: Engine<Disk = D>>(&mut self, mut pending: Pending, core: &mut Core<E>) {
         match pending.next_command(&mut core.pool) {
             Some(command) => {
                 let tag = core.pending.insert(pending);
                 core.engine.submit(&self.disk, command, tag);
                 core.submitted += 1;
             }
-            None => pending.token.finish(Status::Ok, pending.written),
+            None => {
+                self.pieces -= pending.pieces;
+                pending.token.finish(Status::Ok, pending.written);
+            }
         }
     }
 }
 
-const OUTSIDE: &str = "a buffer is not in the guest's memory";
+const OUTSIDE: &str = "a buffer is not in the guest's memory, or in too many pieces of it";
 
 fn transfer(
     write: bool,
@@ -183,11 +196,13 @@ fn resolve(
         }
         let found = span.addr.checked_add(skip).and_then(|address| {
             memory.resolve(address, here, |place| {
-                segments.push(place.segment(start));
+                if segments.len() <= MAX_PIECES {
+                    segments.push(place.segment(start));
+                }
                 start += place.len();
             })
         });
-        if found.is_none() {
+        if found.is_none() || segments.len() > MAX_PIECES {
             pool.put(segments);
             return None;
         }

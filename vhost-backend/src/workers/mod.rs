@@ -30,5 +30,5 @@ mod request;
 mod worker;
 
 pub use event::{Call, EventError, Kick};
-pub use order::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
+pub use order::{Haste, Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 pub use pool::{Pool, PoolError, WorkerHandle};

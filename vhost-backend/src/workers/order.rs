@@ -87,6 +87,16 @@ pub enum StartError {
     WorkerGone,
 }
 
+/// How long a stop waits for a store that has a lot to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// As long as it gets on: the guest may be saved next, and its requests must be through.
+    Patient,
+    /// Not for long: the front end is gone. What was not begun stays in its in-flight region, and a hostile one's queues hold
+    /// hours of work.
+    Hurried,
+}
+
 /// How a queue ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped {
@@ -108,7 +118,7 @@ pub enum Order<D> {
         SyncSender<Result<(), StartError>>,
     ),
     /// Take no more requests, wait for those in flight, and let go.
-    Stop(QueueKey, SyncSender<Stopped>),
+    Stop(QueueKey, Haste, SyncSender<Stopped>),
     /// End the thread; its queues must have been stopped.
     Exit,
 }

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::engine::Engine;
 
 use super::worker::Worker;
-use super::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
+use super::{Haste, Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 
 /// Why the workers didn't start.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +74,8 @@ impl<D> WorkerHandle<D> {
     }
 
     /// Begins to stop a queue; the answer comes when nothing of it is in flight any more.
-    pub fn stop(&self, key: QueueKey) -> Result<Receiver<Stopped>, StartError> {
-        self.ask(|reply| Order::Stop(key, reply))
+    pub fn stop(&self, key: QueueKey, haste: Haste) -> Result<Receiver<Stopped>, StartError> {
+        self.ask(|reply| Order::Stop(key, haste, reply))
     }
 }
 

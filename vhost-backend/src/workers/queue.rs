@@ -23,7 +23,7 @@ use crate::virtq::chain::Chain;
 use crate::virtq::ring::{Ring, RingError, avail_index, used_index};
 
 use super::request::{Pending, PendingTable};
-use super::{QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
+use super::{Haste, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 
 /// What all queues of a worker share.
 pub struct Core<E> {
@@ -39,7 +39,7 @@ pub struct Core<E> {
     pub submitted: usize,
 }
 
-/// A request that waited for space when its queue was stopped.
+/// A request that waited, for space or for its turn, when its queue was stopped.
 struct Left {
     token: Token,
     position: Option<u16>,
@@ -48,13 +48,27 @@ struct Left {
 /// A stop that is under way.
 struct Stop {
     reply: SyncSender<Stopped>,
-    /// When the store last finished something of this queue.
+    haste: Haste,
+    /// When the store last finished something of this queue; of a hurried stop, when it began.
     progress: Instant,
+}
+
+impl Stop {
+    fn out_of_patience(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.progress) >= PATIENCE
+    }
 }
 
 /// How long a stop waits for a store that finishes nothing, before what waits in it is taken back. Writes wait for the
 /// write buffer too, for milliseconds: those must not be taken for writes that wait for space.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pieces of guest memory that one queue's requests in flight may name together: 2 MiB of lists. Beyond that it takes no
+/// more until some are through.
+const MAX_PIECES_IN_FLIGHT: usize = 64 << 10;
+
+/// Descriptors that are read for one queue before the others of its worker have their turn: some 100 microseconds.
+const DESCRIPTORS_PER_TURN: usize = 4096;
 
 /// One queue.
 pub struct Queue<D> {
@@ -73,6 +87,8 @@ pub struct Queue<D> {
     tracker: Tracker,
     pub(super) answers: Answers,
     batch: Vec<Answer>,
+    /// Pieces of memory that requests in the store's hands name.
+    pub(super) pieces: usize,
     /// Heads found in flight, to be executed before anything new.
     resume: Vec<u16>,
     left: Vec<Left>,
@@ -134,6 +150,7 @@ impl<D: Disk> Queue<D> {
             tracker: Tracker::new(size, inflight, recovery.counter),
             answers: Answers::default(),
             batch: Vec::new(),
+            pieces: 0,
             resume: recovery.heads,
             left: Vec::new(),
             stop: None,
@@ -143,12 +160,13 @@ impl<D: Disk> Queue<D> {
         })
     }
 
-    /// Takes everything that is there and gives it to the store; tells how many requests that were.
+    /// Takes what is there, a turn's worth at most, and gives it to the store; tells how many requests that were.
     pub fn take<E: Engine<Disk = D>>(&mut self, core: &mut Core<E>) -> usize {
         if self.broken || self.stop.is_some() || !self.wiring.enabled {
             return 0;
         }
         let mut taken = 0;
+        let mut descriptors = 0;
         for head in std::mem::take(&mut self.resume) {
             if let Err(error) = self.tracker.resume(head) {
                 self.break_down(error);
@@ -157,7 +175,7 @@ impl<D: Disk> Queue<D> {
             taken += 1;
             self.execute(head, None, core);
         }
-        loop {
+        while descriptors < DESCRIPTORS_PER_TURN && !self.saturated() {
             let position = self.ring.next_avail();
             let head = match self.ring.pop(&self.wiring.memory, &self.wiring.places) {
                 Ok(Some(head)) => head,
@@ -173,13 +191,24 @@ impl<D: Disk> Queue<D> {
             }
             taken += 1;
             self.execute(head, Some(position), core);
+            descriptors += 1 + core.chain.readable.len() + core.chain.writable.len();
         }
+        taken
+    }
+
+    /// Whether it takes nothing more until the store is through with something.
+    pub fn saturated(&self) -> bool {
+        self.pieces >= MAX_PIECES_IN_FLIGHT
     }
 
     /// The store is through with a command of one of this queue's requests.
     pub fn complete<E: Engine<Disk = D>>(&mut self, done: Done<GuestPayload>, core: &mut Core<E>) {
+        let mut give_up = false;
         if let Some(stop) = &mut self.stop {
-            stop.progress = Instant::now();
+            match stop.haste {
+                Haste::Patient => stop.progress = Instant::now(),
+                Haste::Hurried => give_up = stop.out_of_patience(Instant::now()),
+            }
         }
         if let Some(payload) = done.payload {
             // Also after a failure: part of the data may have arrived. For a write it is noted in vain.
@@ -194,22 +223,37 @@ impl<D: Disk> Queue<D> {
                     return;
                 };
                 if let Some(command) = pending.next_command(&mut core.pool) {
+                    if give_up {
+                        return self.set_aside(done.tag, core);
+                    }
                     core.engine.submit(&self.disk, command, done.tag);
                     core.submitted += 1;
                 } else if let Some(pending) = core.pending.remove(done.tag) {
+                    self.pieces -= pending.pieces;
                     pending.token.finish(Status::Ok, pending.written);
                 }
             }
-            Err(RequestError::Cancelled) if self.stop.is_some() => {
-                if let Some(Pending {
-                    token, position, ..
-                }) = core.pending.remove(done.tag)
-                {
-                    self.left.push(Left { token, position });
+            Err(RequestError::Cancelled) if self.stop.is_some() => self.set_aside(done.tag, core),
+            // The store has logged it. Dropping the request answers it.
+            Err(_) => {
+                if let Some(pending) = core.pending.remove(done.tag) {
+                    self.pieces -= pending.pieces;
                 }
             }
-            // The store has logged it. Dropping the request answers it.
-            Err(_) => drop(core.pending.remove(done.tag)),
+        }
+    }
+
+    /// Lets a request wait for the end of the stop.
+    fn set_aside<E>(&mut self, tag: u64, core: &mut Core<E>) {
+        if let Some(Pending {
+            token,
+            position,
+            pieces,
+            ..
+        }) = core.pending.remove(tag)
+        {
+            self.pieces -= pieces;
+            self.left.push(Left { token, position });
         }
     }
 
@@ -269,7 +313,8 @@ impl<D: Disk> Queue<D> {
 
     /// Asks for kicks; tells whether something has come in for which there will be none.
     pub fn go_idle(&mut self) -> bool {
-        if self.broken || self.stop.is_some() || !self.wiring.enabled {
+        // What is saturated is looked at again when the store is through with something.
+        if self.broken || self.stop.is_some() || !self.wiring.enabled || self.saturated() {
             return false;
         }
         let QueueWiring {
@@ -312,9 +357,13 @@ impl<D: Disk> Queue<D> {
     }
 
     /// Takes no more requests; [`Queue::try_finish`] tells when it is over.
-    pub fn begin_stop(&mut self, reply: SyncSender<Stopped>) {
+    pub fn begin_stop(&mut self, haste: Haste, reply: SyncSender<Stopped>) {
         let progress = Instant::now();
-        self.stop = Some(Stop { reply, progress });
+        self.stop = Some(Stop {
+            reply,
+            haste,
+            progress,
+        });
     }
 
     /// Whether it is being stopped.
@@ -326,7 +375,7 @@ impl<D: Disk> Queue<D> {
     pub fn out_of_patience(&self, now: Instant) -> bool {
         self.stop
             .as_ref()
-            .is_some_and(|stop| now.saturating_duration_since(stop.progress) >= PATIENCE)
+            .is_some_and(|stop| stop.out_of_patience(now))
     }
 
     /// If the queue was to be stopped and nothing of it is in flight: ends it and says so.
@@ -345,7 +394,7 @@ impl<D: Disk> Queue<D> {
         true
     }
 
-    /// What becomes of requests that waited for space. If they are exactly the last ones taken, the avail ring is
+    /// What becomes of requests that waited. If they are exactly the last ones taken, the avail ring is
     /// wound back over them, so that they survive even where the in-flight region doesn't go (a saved guest).
     /// Else they stay marked, and are executed again when the queue is served next. Without a region there is
     /// nowhere to mark them: then they fail.
@@ -371,7 +420,7 @@ impl<D: Disk> Queue<D> {
             return count;
         }
         log::warn!(
-            "{}: queue {}: {count} requests that wait for space fail, because the front end keeps no in-flight \
+            "{}: queue {}: {count} requests that wait fail, because the front end keeps no in-flight \
              region to note them in",
             self.disk.name(),
             self.index

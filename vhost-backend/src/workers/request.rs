@@ -57,6 +57,8 @@ pub struct Pending {
     pub then_flush: bool,
     /// Bytes that a successful end reports as written to the guest, without the status.
     pub written: u32,
+    /// Pieces of memory that it keeps a list of.
+    pub pieces: usize,
 }
 
 impl Pending {

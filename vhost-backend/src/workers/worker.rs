@@ -11,7 +11,7 @@ use crate::engine::{Disk, Done, Engine};
 use crate::memory::GuestPayload;
 
 use super::queue::{Core, Queue};
-use super::{Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
+use super::{Haste, Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -87,9 +87,12 @@ impl<E: Engine> Worker<E> {
     pub fn run(mut self) {
         let mut events = [EpollEvent::default(); EVENTS];
         let mut round = 0u32;
+        let mut finished = 0;
         loop {
             if self.active.is_empty() || round.is_multiple_of(ROUNDS_PER_LOOK) {
-                let timeout = match (self.active.is_empty(), self.stopping) {
+                // A next part that was not polled yet is work too, and what was finished may have made room for more.
+                let idle = self.active.is_empty() && self.core.submitted == 0 && finished == 0;
+                let timeout = match (idle, self.stopping) {
                     (false, _) => 0,
                     (true, 0) => -1,
                     (true, _) => STOP_LOOK,
@@ -100,7 +103,7 @@ impl<E: Engine> Worker<E> {
             }
             round = round.wrapping_add(1);
             let taken = self.take_requests();
-            let finished = self.collect();
+            finished = self.collect();
             self.publish();
             if taken == 0 && finished == 0 {
                 self.go_idle();
@@ -145,40 +148,39 @@ impl<E: Engine> Worker<E> {
         taken
     }
 
-    /// Lets the store work and takes over what it has finished.
+    /// Lets the store work and takes over what it has finished. Once: a huge request whose parts are done as soon as they are
+    /// submitted would else keep everybody waiting for its end.
     fn collect(&mut self) -> usize {
-        let mut finished = 0;
-        loop {
-            self.core.submitted = 0;
-            let mut done = std::mem::take(&mut self.done);
-            self.core.engine.poll(&mut done);
-            if self.stopping > 0 {
-                self.take_back(&mut done);
-            }
-            finished += done.len();
-            for one in done.drain(..) {
-                let Some(slot) = self.core.pending.queue_of(one.tag) else {
-                    log::error!(
-                        "the store finished request {:#x}, which nobody made",
-                        one.tag
-                    );
-                    continue;
-                };
-                let Some(queue) = queue_mut(&mut self.queues, slot) else {
-                    continue;
-                };
-                queue.complete(one, &mut self.core);
-                touch(queue, &mut self.touched);
-            }
-            self.done = done;
-            // A request's next part may have been submitted.
-            if self.core.submitted == 0 {
-                return finished;
+        self.core.submitted = 0;
+        let mut done = std::mem::take(&mut self.done);
+        self.core.engine.poll(&mut done);
+        if self.stopping > 0 {
+            self.take_back(&mut done);
+        }
+        let finished = done.len();
+        for one in done.drain(..) {
+            let Some(slot) = self.core.pending.queue_of(one.tag) else {
+                log::error!(
+                    "the store finished request {:#x}, which nobody made",
+                    one.tag
+                );
+                continue;
+            };
+            let Some(queue) = queue_mut(&mut self.queues, slot) else {
+                continue;
+            };
+            let saturated = queue.saturated();
+            queue.complete(one, &mut self.core);
+            touch(queue, &mut self.touched);
+            if saturated {
+                activate(queue, &mut self.active);
             }
         }
+        self.done = done;
+        finished
     }
 
-    /// Takes requests that wait for space back from the store, where a stop would wait for them for ever.
+    /// Takes requests back that the store has not begun or that wait for space, where a stop would wait for them too long.
     fn take_back(&mut self, done: &mut Vec<Done<GuestPayload>>) {
         let now = Instant::now();
         let queues = &self.queues;
@@ -255,7 +257,7 @@ impl<E: Engine> Worker<E> {
                 Ok(Order::Rewire(key, wiring, reply)) => {
                     let _ = reply.send(self.rewire(key, *wiring));
                 }
-                Ok(Order::Stop(key, reply)) => self.stop(key, reply),
+                Ok(Order::Stop(key, haste, reply)) => self.stop(key, haste, reply),
                 Ok(Order::Exit) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -300,12 +302,12 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
-    fn stop(&mut self, key: QueueKey, reply: SyncSender<Stopped>) {
+    fn stop(&mut self, key: QueueKey, haste: Haste, reply: SyncSender<Stopped>) {
         if let Some(queue) = find(&mut self.queues, key) {
             if !queue.stopping() {
                 self.stopping += 1;
             }
-            queue.begin_stop(reply);
+            queue.begin_stop(haste, reply);
             touch(queue, &mut self.touched);
         }
     }

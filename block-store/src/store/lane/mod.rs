@@ -11,6 +11,7 @@
 
 mod op;
 mod read;
+mod turns;
 mod write;
 
 use crate::bell::LaneBell;
@@ -29,6 +30,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use turns::Turns;
 
 /// What a lane is asked to do. Offsets and lengths are in bytes, multiples of 512.
 #[derive(Debug)]
@@ -105,8 +107,10 @@ pub struct Lane<P: Payload> {
     loads: Vec<Option<NodeLoad>>,
     stalled: VecDeque<usize>,
     /// Not begun yet: too many bytes are in flight.
-    waiting: VecDeque<usize>,
+    waiting: Turns,
     bytes_in_flight: u64,
+    /// Bytes begun since the last poll: what needs no I/O ends at once and would otherwise go on for ever.
+    begun: u64,
     done: Vec<Done<P>>,
     reads: Vec<ReadDone>,
     flushed: Vec<(usize, bool)>,
@@ -131,8 +135,9 @@ impl<P: Payload> Lane<P> {
             spare_ops: Vec::new(),
             loads: Vec::new(),
             stalled: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Turns::default(),
             bytes_in_flight: 0,
+            begun: 0,
             done: Vec::new(),
             reads: Vec::new(),
             flushed: Vec::new(),
@@ -163,8 +168,11 @@ impl<P: Payload> Lane<P> {
         match Op::new(vdisk, command, tag, parts) {
             Ok(op) => {
                 let index = self.place(op);
-                self.waiting.push_back(index);
-                self.start_waiting();
+                if self.waiting.is_empty() && self.has_room_for(index) {
+                    self.begin(index);
+                } else {
+                    self.waiting.push(vdisk, index);
+                }
             }
             Err(done) => {
                 if done.result.is_err() {
@@ -177,6 +185,7 @@ impl<P: Payload> Lane<P> {
 
     /// Pushes I/O to the kernel, takes in what has finished, tries again what was stalled; appends finished requests.
     pub fn poll(&mut self, done: &mut Vec<Done<P>>) {
+        self.begun = 0;
         self.answer_bell();
         self.start_waiting();
         loop {
@@ -195,8 +204,17 @@ impl<P: Payload> Lane<P> {
         done.append(&mut self.done);
     }
 
-    /// Takes back requests that wait for space; they have had no effect that the caller was told of.
+    /// Takes back requests that are not begun or wait for space; they have had no effect that the caller was told of.
     pub fn cancel_stalled(&mut self, done: &mut Vec<Done<P>>, which: impl Fn(u64) -> bool) {
+        let ops = &self.ops;
+        let mut waiting = self
+            .waiting
+            .take(|index| matches!(ops.get(index), Some(Some(op)) if which(op.tag)));
+        for index in waiting.drain(..) {
+            // It has not been granted any memory yet, which the end of a request gives back.
+            self.bytes_in_flight += self.op(index).map_or(0, |op| op.memory());
+            self.finish(index, Err(RequestError::Cancelled));
+        }
         for _ in 0..self.stalled.len() {
             let Some(index) = self.stalled.pop_front() else {
                 break;
@@ -260,18 +278,25 @@ impl<P: Payload> Lane<P> {
 
     /// Begins what waits, as far as memory is granted; a single request of any size is.
     fn start_waiting(&mut self) {
-        while let Some(index) = self.waiting.front().copied() {
-            let bytes = self.op(index).map_or(0, |op| op.memory());
-            if self.bytes_in_flight > 0 && self.bytes_in_flight + bytes > MAX_BYTES_IN_FLIGHT {
+        while let Some(index) = self.waiting.next() {
+            if !self.has_room_for(index) {
                 return;
             }
-            self.waiting.pop_front();
-            self.bytes_in_flight += bytes;
-            self.start(index);
+            self.waiting.pop();
+            self.begin(index);
         }
     }
 
-    fn start(&mut self, index: usize) {
+    fn has_room_for(&mut self, index: usize) -> bool {
+        let bytes = self.op(index).map_or(0, |op| op.memory());
+        let grants = |used: u64| used == 0 || used + bytes <= MAX_BYTES_IN_FLIGHT;
+        grants(self.bytes_in_flight) && grants(self.begun)
+    }
+
+    fn begin(&mut self, index: usize) {
+        let bytes = self.op(index).map_or(0, |op| op.memory());
+        self.bytes_in_flight += bytes;
+        self.begun += bytes;
         match self.op(index).map(|op| op.kind) {
             Some(Kind::Read) => self.plan_read(index),
             Some(Kind::Write | Kind::Zeroes) => self.begin_write(index),

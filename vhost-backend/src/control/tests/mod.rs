@@ -2,13 +2,12 @@
 
 mod api;
 mod hostile;
-mod memory;
 mod peers;
 mod store;
 
 use super::ControlServer;
+use crate::testing::MemoryTarget;
 use control_api::Client;
-use memory::MemoryTarget;
 use std::sync::Arc;
 
 /// A served store in memory and its runtime directory.

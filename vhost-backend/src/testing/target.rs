@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Default)]
-pub(super) struct MemoryTarget {
+pub struct MemoryTarget {
     disks: Arc<Mutex<BTreeMap<String, Disk>>>,
     rules: Mutex<Rules>,
     /// Every import write fails with NoSpace.
