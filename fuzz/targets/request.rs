@@ -69,7 +69,7 @@ impl Guest {
         for (region, (start, len)) in REGIONS.iter().enumerate() {
             if at >= *start && at - start <= len.saturating_sub(bytes.len() as u64) {
                 self.files[region]
-                    .write_all_at(bytes, MARGIN + at - start)
+                    .write_all_at(bytes, MARGIN + (at - start))
                     .unwrap();
             }
         }
