@@ -42,6 +42,8 @@ pub struct Counters {
     pub meta_bytes: AtomicU64,
     /// Checkpoints.
     pub checkpoints: AtomicU64,
+    /// Milliseconds that these took.
+    pub checkpoint_milliseconds: AtomicU64,
     /// Bytes of extents that compaction has moved.
     pub relocated_bytes: AtomicU64,
 }

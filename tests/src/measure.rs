@@ -33,6 +33,14 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// Adds everything that another one has recorded.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        for (sum, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum += more;
+        }
+    }
+
     /// Durations recorded.
     pub fn count(&self) -> u64 {
         self.count
@@ -87,9 +95,22 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     }
 }
 
+/// CPU time of a process's living threads, to the nanosecond: shows what [`cpu_time`] is too coarse for.
+pub fn cpu_time_exact(pid: u32) -> io::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let ns = stat.split_whitespace().next().and_then(|n| n.parse().ok());
+        total += Duration::from_nanos(ns.ok_or(io::ErrorKind::InvalidData)?);
+    }
+    Ok(total)
+}
+
 /// A process's memory in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
+    /// Resident now, shared pages included.
+    pub resident: u64,
     /// Peak resident set since the last [`reset_peak_memory`], shared pages (guest memory!) included.
     pub peak: u64,
     /// Resident now and its own.
@@ -103,8 +124,12 @@ pub fn memory(pid: u32) -> io::Result<Memory> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
     };
-    match (field("VmHWM:"), field("RssAnon:")) {
-        (Some(peak), Some(anonymous)) => Ok(Memory { peak, anonymous }),
+    match (field("VmRSS:"), field("VmHWM:"), field("RssAnon:")) {
+        (Some(resident), Some(peak), Some(anonymous)) => Ok(Memory {
+            resident,
+            peak,
+            anonymous,
+        }),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("/proc/{pid}/status lacks VmHWM"),
@@ -174,6 +199,7 @@ mod tests {
     fn this_process_has_cpu_time_and_memory() {
         let pid = std::process::id();
         cpu_time(pid).unwrap();
+        assert!(cpu_time_exact(pid).unwrap() > Duration::ZERO);
         let memory = memory(pid).unwrap();
         assert!(memory.peak >= memory.anonymous && memory.anonymous > 0);
     }

@@ -26,6 +26,8 @@ const MARK: u8 = 0x46;
 /// Random bytes in a random sector of [`Kind::Half`]: what makes zstd's ratio over 64 KiB 2.0.
 const HALF_RANDOM: usize = 488;
 const LINES: usize = 16;
+/// What [`Kind::Tiny`] is made of.
+const FILLER: u8 = b'.';
 
 /// How well contents compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +36,9 @@ pub enum Kind {
     Half,
     /// Not at all.
     Random,
+    /// As well as a block can that is like no other one: some 25 bytes of 4 KiB. Only the first sector of each
+    /// block has a stamp; the others say nothing of themselves. For maps of vDisks larger than the disk.
+    Tiny,
 }
 
 /// What a sector holds.
@@ -104,9 +109,14 @@ struct Stamp {
 impl Stamp {
     fn encode(&self) -> [u8; STAMP] {
         let random = self.kind == Kind::Random;
+        let kind: u64 = match self.kind {
+            Kind::Half => 0,
+            Kind::Random => 1,
+            Kind::Tiny => 2,
+        };
         let low = u64::from(self.version)
             | u64::from(self.vdisk) << 32
-            | u64::from(random) << 48
+            | kind << 48
             | u64::from(MARK) << 56;
         let (low, high) = if random {
             scramble(low, self.sector)
@@ -120,7 +130,7 @@ impl Stamp {
     }
 
     /// What the bytes may begin with: once in 65,536 times a scrambled stamp looks like a plain one.
-    fn decode(bytes: &[u8]) -> [Option<Self>; 2] {
+    fn decode(bytes: &[u8]) -> [Option<Self>; 3] {
         const PLAIN: u64 = (MARK as u64) << 8;
         let word = |at: usize| {
             bytes[at..at + 8]
@@ -140,6 +150,7 @@ impl Stamp {
         [
             stamp(Kind::Half, PLAIN, raw),
             stamp(Kind::Random, PLAIN | 1, unscramble(raw.0, raw.1)),
+            stamp(Kind::Tiny, PLAIN | 2, raw),
         ]
     }
 }
@@ -156,6 +167,9 @@ fn unscramble(low: u64, high: u64) -> (u64, u64) {
 }
 
 fn fill_sector(bytes: &mut [u8], kind: Kind, vdisk: u16, sector: u64, version: u32) {
+    if kind == Kind::Tiny && !sector.is_multiple_of(8) {
+        return bytes.fill(FILLER);
+    }
     let (stamp, body) = bytes.split_at_mut(STAMP);
     stamp.copy_from_slice(
         &Stamp {
@@ -166,6 +180,9 @@ fn fill_sector(bytes: &mut [u8], kind: Kind, vdisk: u16, sector: u64, version: u
         }
         .encode(),
     );
+    if kind == Kind::Tiny {
+        return body.fill(FILLER);
+    }
     let seed = mix(sector ^ u64::from(vdisk) << 48, u64::from(version) << 8 | 1);
     if kind == Kind::Random {
         return fill_random(body, seed);
@@ -281,6 +298,20 @@ mod tests {
     fn random_does_not_compress() {
         let ratio = ratio(&sample(Kind::Random, 1 << 20), EXTENT, zstd1);
         assert!(ratio < 1.001, "{ratio}");
+    }
+
+    #[test]
+    fn tiny_blocks_are_tiny_and_say_what_they_are() {
+        let bytes = sample(Kind::Tiny, 1 << 20);
+        for (at, block) in bytes.chunks_exact(4096).enumerate() {
+            assert!(lz4_flex::block::compress(block).len() <= 64);
+            let found = inspect(&block[..SECTOR]);
+            let wanted = 8 * at as u64;
+            assert!(
+                matches!(found, Found::Version { sector, .. } if sector == wanted),
+                "{wanted}: {found:?}"
+            );
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Setup<'a> {
     /// That filesystem's disk has less space than it says: writes beyond so many bytes fail with EIO, until
     /// [`Rig::mend_disk`].
     pub thin: Option<u64>,
+    /// Where its directory is made; default: `FIRN_TEST_DIR`, else the system's place for temporary files.
+    pub base: Option<&'a Path>,
     /// Further arguments to `firn store init`.
     pub init: &'a [&'a str],
     /// Further arguments to `firn-vhost-backend`.
@@ -127,7 +129,13 @@ impl Rig {
 
     /// Makes a store with more to say about it, and serves it.
     pub fn with(setup: &Setup<'_>) -> io::Result<Self> {
-        let base = env::var_os("FIRN_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from);
+        let base = match setup.base {
+            Some(base) => {
+                fs::create_dir_all(base)?;
+                base.to_owned()
+            }
+            None => env::var_os("FIRN_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from),
+        };
         let dir = TempDir::with_prefix_in("firn-test-", base)?;
         let (dir, guard) = match env::var_os("FIRN_KEEP") {
             Some(_) => (dir.keep(), None),

@@ -25,6 +25,7 @@ fn serve(dir: &Path, queues: u16) -> Server {
         format: Format::Raw,
         direct: false,
         queues,
+        tracer: Vec::new(),
         disks: vec![(image, socket.clone())],
     };
     let mut server = qemu

@@ -24,6 +24,8 @@ use crate::map::{Frozen, NodeKey, Settled};
 use meta::{MetaWriter, read_chain};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// Name of the file with the two superblocks.
 pub const SUPERBLOCK_FILE: &str = "superblock";
@@ -69,9 +71,15 @@ impl Checkpointer {
         core: &Core,
         change: impl FnOnce(&mut Superblock),
     ) -> Result<(), StoreError> {
+        let begun = Instant::now();
         let image = cut(core);
         match self.write(core, image, change) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let milliseconds = begun.elapsed().as_millis() as u64;
+                let total = &core.counters.checkpoint_milliseconds;
+                total.fetch_add(milliseconds, Relaxed);
+                Ok(())
+            }
             Err((frozen, error)) => {
                 core.state.lock().map.thaw(&frozen);
                 Err(error)

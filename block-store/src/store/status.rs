@@ -67,6 +67,8 @@ pub struct StoreStatus {
     pub commits: u64,
     /// Checkpoints since start.
     pub checkpoints: u64,
+    /// Time that these took.
+    pub checkpoint_milliseconds: u64,
     /// Written to data segments since start.
     pub log_written_bytes: u64,
     /// Written for maps since start.
@@ -107,6 +109,7 @@ impl Store {
             map_memory_bytes: (state.map.resident() * crate::map::NODE_MEMORY) as u64,
             commits: counters.commits.load(Relaxed),
             checkpoints: counters.checkpoints.load(Relaxed),
+            checkpoint_milliseconds: counters.checkpoint_milliseconds.load(Relaxed),
             log_written_bytes: counters.log_bytes.load(Relaxed),
             meta_written_bytes: counters.meta_bytes.load(Relaxed),
             relocated_bytes: counters.relocated_bytes.load(Relaxed),

@@ -69,6 +69,8 @@ pub struct StoreStatus {
     pub commits: u64,
     /// Checkpoints since the start.
     pub checkpoints: u64,
+    /// Time that these took.
+    pub checkpoint_milliseconds: u64,
     /// Written to data segments since the start.
     pub log_written_bytes: u64,
     /// Written for block maps since the start.

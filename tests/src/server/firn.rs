@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::Server;
+use super::{Server, under};
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -52,6 +52,7 @@ pub struct Firn {
     run: PathBuf,
     log: PathBuf,
     boot_id: Option<PathBuf>,
+    under: Vec<String>,
     args: Vec<String>,
 }
 
@@ -69,6 +70,7 @@ impl Firn {
             run: dir.join("run"),
             log: dir.join("backend.log"),
             boot_id: None,
+            under: Vec::new(),
             args: Vec::new(),
         };
         std::fs::create_dir_all(&firn.run)?;
@@ -89,6 +91,14 @@ impl Firn {
     pub fn with_args(&self, args: &[&str]) -> Self {
         Self {
             args: args.iter().map(ToString::to_string).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The same store, served by a backend that another program runs, as `strace` would.
+    pub fn with_tracer(&self, under: &[String]) -> Self {
+        Self {
+            under: under.to_vec(),
             ..self.clone()
         }
     }
@@ -125,7 +135,7 @@ impl Firn {
     /// Starts a backend and returns at once.
     pub fn start(&self) -> io::Result<Server> {
         let mut command = match &self.boot_id {
-            None => Command::new(&self.binaries.backend),
+            None => under(&self.under, Command::new(&self.binaries.backend)),
             Some(boot_id) => {
                 const SCRIPT: &str =
                     "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
@@ -160,6 +170,13 @@ impl Firn {
     pub fn create_vdisk(&self, name: &str, bytes: u64) -> io::Result<()> {
         self.cli(&["vdisk", "create", name, &bytes.to_string()])
             .map(drop)
+    }
+
+    /// The store's part of what `firn store status` tells.
+    pub fn status(&self) -> io::Result<serde_json::Value> {
+        let output = self.cli(&["store", "status", "--json"])?;
+        let mut all: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(all["store"].take())
     }
 
     /// Runs `firn`; an error unless it succeeds.

@@ -79,6 +79,20 @@ impl Server {
         self.wait(within)
     }
 
+    /// [`Server::terminate`] for one that a tracer runs, which reports only when its child has ended by itself.
+    pub fn end_traced(&mut self, within: Duration) -> io::Result<ExitStatus> {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        // Some tracers become the program that they trace.
+        let traced = children
+            .split_whitespace()
+            .next()
+            .map_or(Ok(id as i32), str::parse);
+        let traced = traced.ok().and_then(Pid::from_raw);
+        kill_process(traced.ok_or(io::ErrorKind::InvalidData)?, Signal::TERM)?;
+        self.wait(within)
+    }
+
     /// Waits at most `within` for its end.
     pub fn wait(&mut self, within: Duration) -> io::Result<ExitStatus> {
         let until = Instant::now() + within;
@@ -121,6 +135,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// The command that runs `command` under another program.
+fn under(tracer: &[String], command: Command) -> Command {
+    let Some((program, args)) = tracer.split_first() else {
+        return command;
+    };
+    let mut traced = Command::new(program);
+    traced.args(args).arg(command.get_program());
+    traced.args(command.get_args());
+    traced
 }
 
 /// Whether a Unix socket at `path` is in the listening state.

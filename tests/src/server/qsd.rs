@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Server;
+use super::{Server, under};
 
 /// What an image is, and what lies before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Qemu {
     pub direct: bool,
     /// Virtqueues of each.
     pub queues: u16,
+    /// A program that runs it, as `strace` would; none if empty.
+    pub tracer: Vec<String>,
     /// Images and the sockets to serve them at. Paths must not contain commas.
     pub disks: Vec<(PathBuf, PathBuf)>,
 }
@@ -33,11 +35,10 @@ pub struct Qemu {
 impl Qemu {
     /// Starts it.
     pub fn start(&self, log: &Path) -> io::Result<Server> {
-        Server::start(&mut self.command(), log)
+        Server::start(&mut under(&self.tracer, self.command()), log)
     }
 
-    /// What starts it.
-    pub fn command(&self) -> Command {
+    fn command(&self) -> Command {
         let mut command = Command::new("qemu-storage-daemon");
         let direct = if self.direct { "on" } else { "off" };
         let queues = self.queues;

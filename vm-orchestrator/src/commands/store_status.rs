@@ -99,12 +99,16 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
         (
             "since start",
             format!(
-                "{} of data and {} of maps written, {} moved; {} commits, {} checkpoints",
+                "{} of data and {} of maps written, {} moved; {} commits, {} checkpoints of {} ms on average",
                 bytes(store.log_written_bytes),
                 bytes(store.meta_written_bytes),
                 bytes(store.relocated_bytes),
                 store.commits,
-                store.checkpoints
+                store.checkpoints,
+                store
+                    .checkpoint_milliseconds
+                    .checked_div(store.checkpoints)
+                    .unwrap_or(0)
             ),
         ),
     ];
@@ -172,6 +176,7 @@ mod tests {
             map_memory_bytes: 9 << 20,
             commits: 1000,
             checkpoints: 10,
+            checkpoint_milliseconds: 120,
             log_written_bytes: 5 << 30,
             meta_written_bytes: 3 << 20,
             relocated_bytes: 0,
@@ -200,7 +205,7 @@ mod tests {
              segments     128 in use, 2 spare; maps take 8.00 MiB\n\
              log          at 123456, 42.0 MiB since the last checkpoint, 12.0 KiB in the write buffer\n\
              memory       9.00 MiB for 2048 map nodes, 17 changed\n\
-             since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints\n\
+             since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints of 12 ms on average\n\
              opened       in 31 ms: 1.00 MiB of log scanned, 99 records applied; write buffer: not needed\n"
         );
         store.full = true;

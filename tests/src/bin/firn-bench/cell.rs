@@ -40,6 +40,9 @@ pub struct Cell {
     pub bar: f64,
 }
 
+/// What Firn's ratio to the raw image is to be at least on incompressible data, in every cell with a bar.
+pub const BAR_INCOMPRESSIBLE: f64 = 0.9;
+
 const RANDOM: Cell = Cell {
     name: "",
     about: "",

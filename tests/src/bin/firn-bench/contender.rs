@@ -39,48 +39,33 @@ pub struct Spec {
     software: Software,
     /// Its image is compressed before it is served.
     compressed: bool,
+    /// A program that runs it, as `strace` would.
+    pub tracer: Vec<String>,
 }
 
-const fn qemu(name: &'static str, about: &'static str, format: Format, direct: bool) -> Spec {
+const fn qemu(
+    name: &'static str,
+    about: &'static str,
+    (format, direct, compressed): (Format, bool, bool),
+) -> Spec {
     Spec {
         name,
         about,
         software: Software::Qemu { format, direct },
-        compressed: false,
+        compressed,
+        tracer: Vec::new(),
     }
 }
 
 /// Every server; ratios are to the first of those that run.
+#[rustfmt::skip]
 pub const SERVERS: [Spec; 6] = [
-    qemu("raw", "raw image, O_DIRECT", Format::Raw, true),
-    Spec {
-        name: "firn",
-        about: "Firn as shipped",
-        software: Software::Firn,
-        compressed: false,
-    },
-    qemu(
-        "raw-cache",
-        "raw image through the page cache",
-        Format::Raw,
-        false,
-    ),
-    qemu("qcow2", "qcow2, O_DIRECT", Format::Qcow2, true),
-    Spec {
-        compressed: true,
-        ..qemu(
-            "qcow2-zstd",
-            "qcow2 made by qemu-img convert -c (zstd), O_DIRECT",
-            Format::Qcow2,
-            true,
-        )
-    },
-    qemu(
-        "qcow2-compress",
-        "qcow2 (zstd) behind the compress filter, O_DIRECT",
-        Format::Qcow2Compress,
-        true,
-    ),
+    qemu("raw", "raw image, O_DIRECT", (Format::Raw, true, false)),
+    Spec { name: "firn", about: "Firn as shipped", software: Software::Firn, compressed: false, tracer: Vec::new() },
+    qemu("raw-cache", "raw image through the page cache", (Format::Raw, false, false)),
+    qemu("qcow2", "qcow2, O_DIRECT", (Format::Qcow2, true, false)),
+    qemu("qcow2-zstd", "qcow2 made by qemu-img convert -c (zstd), O_DIRECT", (Format::Qcow2, true, true)),
+    qemu("qcow2-compress", "qcow2 (zstd) behind the compress filter, O_DIRECT", (Format::Qcow2Compress, true, false)),
 ];
 
 impl Spec {
@@ -169,7 +154,10 @@ impl Contender {
                 (false, _) => "fill-sequential",
             };
             let run = (spec.name, way, label(want.kind), 0);
-            contender.filled = Some(meter.row(run, &outcome, want.size));
+            // A peer's image is the same in every state: one row says it.
+            if want.state == State::Sequential || spec.software == Software::Firn {
+                contender.filled = Some(meter.row(run, &outcome, want.size));
+            }
         }
         contender.settle();
         Ok(contender)
@@ -182,20 +170,9 @@ impl Contender {
         Ok(outcome)
     }
 
-    /// Waits until the server has no work left, so that it does not disturb the next one's turn.
+    /// Waits until it has no work left.
     pub fn settle(&self) {
-        const STEP: Duration = Duration::from_millis(200);
-        let until = Instant::now() + PATIENCE;
-        let now = || measure::cpu_time(self.server.pid()).unwrap_or_default();
-        let mut before = now();
-        while Instant::now() < until {
-            std::thread::sleep(STEP);
-            let after = now();
-            if after - before < STEP / 10 {
-                return;
-            }
-            before = after;
-        }
+        settle(self.server.pid());
     }
 
     /// Stops it and removes everything it had.
@@ -215,13 +192,29 @@ pub fn options(queues: u16, max_bytes: u32) -> ClientOptions {
     }
 }
 
+/// Waits until a server has no work left, so that it does not disturb the next one's turn.
+pub fn settle(pid: u32) {
+    const STEP: Duration = Duration::from_millis(200);
+    let until = Instant::now() + PATIENCE;
+    let now = || measure::cpu_time(pid).unwrap_or_default();
+    let mut before = now();
+    while Instant::now() < until {
+        std::thread::sleep(STEP);
+        let after = now();
+        if after - before < STEP / 10 {
+            return;
+        }
+        before = after;
+    }
+}
+
 /// Bytes of the neighbour of a vDisk.
 pub fn neighbour_size(size: u64) -> u64 {
     (size / 4).next_multiple_of(1 << 20)
 }
 
 fn start_firn(spec: &Spec, home: &Path, want: Want) -> Fallible<Contender> {
-    let firn = Firn::create(Binaries::find()?, home)?;
+    let firn = Firn::create(Binaries::find()?, home)?.with_tracer(&spec.tracer);
     let mut server = firn.serve()?;
     let mut create = |name: &str, size| -> Fallible<PathBuf> {
         firn.create_vdisk(name, size)?;
@@ -283,6 +276,7 @@ fn start_qemu(
         format,
         direct,
         queues: QUEUES,
+        tracer: spec.tracer.clone(),
         disks: disks
             .iter()
             .map(|(i, s, _)| (i.clone(), s.clone()))

@@ -24,6 +24,8 @@ pub enum Until<'a> {
     Amount(Amount),
     /// When this is set.
     Told(&'a AtomicBool),
+    /// After so many operations.
+    Count(u64),
 }
 
 /// How much a run does at least.
@@ -65,9 +67,17 @@ enum Places {
     Random,
     /// The next one, and whether to begin again at the end.
     Next(u64, bool),
-    /// Every block once.
-    Listed(Vec<u32>),
+    /// Every place once, in random order within each window; first what is left of this window, from
+    /// `next` on the other ones.
+    Shuffled {
+        left: Vec<u32>,
+        next: u32,
+    },
 }
+
+/// Requests in a window of a shuffled fill: 8 GiB of 4 KiB blocks. Larger vDisks are filled window by window,
+/// which makes maps as dense as one shuffle would, but not days of paging while that is done.
+const WINDOW: u32 = 2 << 20;
 
 struct Load<'a> {
     cell: &'a Cell,
@@ -117,7 +127,15 @@ impl<'a> Load<'a> {
                 *next += 1;
                 block
             }
-            Places::Listed(left) => u64::from(left.pop()?),
+            Places::Shuffled { left, next } => {
+                if left.is_empty() {
+                    let end = u64::from(*next + WINDOW).min(blocks) as u32;
+                    left.extend(*next..end);
+                    left.shuffle(&mut self.rng);
+                    *next = end;
+                }
+                u64::from(left.pop()?)
+            }
         };
         let sector = block * u64::from(self.cell.bytes) / SECTOR;
         let read = self.cell.reads > 0 && self.rng.random_range(0..100) < self.cell.reads;
@@ -177,6 +195,7 @@ fn enough(cell: &Cell, until: Until<'_>) -> impl Fn(&Progress) -> bool {
             progress.elapsed.as_secs_f64() >= amount.seconds
                 && (!buffered || progress.written >= amount.written)
         }
+        Until::Count(operations) => progress.submitted >= operations,
         Until::Told(told) => told.load(Ordering::Relaxed),
     }
 }
@@ -184,6 +203,8 @@ fn enough(cell: &Cell, until: Until<'_>) -> impl Fn(&Progress) -> bool {
 /// What has been done so far.
 #[derive(Debug, Default)]
 struct Progress {
+    /// Requests submitted, flushes after writes aside.
+    submitted: u64,
     /// Bytes of writes begun.
     written: u64,
     elapsed: Duration,
@@ -203,11 +224,6 @@ pub fn fill(
         depth: if shuffled { 32 } else { 4 },
         ..NEIGHBOUR
     };
-    let mut rng = SmallRng::seed_from_u64(1);
-    let mut blocks: Vec<u32> = (0..(span / u64::from(cell.bytes)) as u32).rev().collect();
-    if shuffled {
-        blocks.shuffle(&mut rng);
-    }
     let load = Load {
         cell: &cell,
         data: Data {
@@ -215,8 +231,14 @@ pub fn fill(
             span,
             filled: false,
         },
-        rng,
-        places: Places::Listed(blocks),
+        rng: SmallRng::seed_from_u64(1),
+        places: match shuffled {
+            true => Places::Shuffled {
+                left: Vec::new(),
+                next: 0,
+            },
+            false => Places::Next(0, false),
+        },
         version,
         scratch: vec![0; cell.bytes as usize],
         zeroes: kind.is_none(),
@@ -258,6 +280,7 @@ fn drive(
                     queue.put_data(tag, 0, load.contents(request));
                     progress.written += u64::from(request.bytes);
                 }
+                progress.submitted += 1;
                 started[at][usize::from(tag)] = Instant::now();
                 queue.submit(tag, request);
             }

@@ -5,9 +5,13 @@
 //! what Firn costs as things grow.
 
 mod cell;
+mod charts;
 mod compare;
 mod contender;
+mod count;
+mod grow;
 mod load;
+mod publish;
 mod report;
 mod restart;
 mod results;
@@ -81,6 +85,19 @@ enum What {
         #[arg(long, default_value_t = 8192)]
         size_mib: u64,
     },
+    /// Count syscalls (strace) and instructions (valgrind) per I/O.
+    Count(count::Options),
+    /// Make Markdown tables and SVG charts of what --json has kept.
+    Report {
+        /// Files to read.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// A directory for what is made.
+        #[arg(long, default_value = "docs/benchmarks")]
+        out: PathBuf,
+    },
+    /// Measure what Firn costs as maps, vDisks, queues and overwrites grow, and what it costs idle.
+    Grow(grow::Options),
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
     Restart {
         /// A directory to be created; removed at the end.
@@ -222,6 +239,9 @@ fn execute(what: What, results: &mut Results) -> Result<(), Box<dyn Error>> {
             };
             compare::compare(&plan, results)
         }
+        What::Count(options) => count::count(&options, results),
+        What::Report { files, out } => publish::publish(&files, &out),
+        What::Grow(options) => grow::grow(&options, results),
         What::Restart {
             dir,
             size_mib,

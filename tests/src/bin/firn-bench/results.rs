@@ -2,7 +2,7 @@
 //! interrupted keeps what it had.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -109,6 +109,14 @@ impl Results {
     }
 }
 
+/// Reads what [`Results`] wrote.
+pub fn load(path: &Path) -> io::Result<Vec<Record>> {
+    let lines = BufReader::new(File::open(path)?).lines();
+    lines
+        .map(|line| Ok(serde_json::from_str(&line?)?))
+        .collect()
+}
+
 /// A number with about three digits that matter.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -136,6 +144,7 @@ pub fn label(kind: Kind) -> &'static str {
     match kind {
         Kind::Half => "2.0",
         Kind::Random => "incompressible",
+        Kind::Tiny => "tiny",
     }
 }
 
