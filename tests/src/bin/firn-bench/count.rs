@@ -20,10 +20,11 @@ type Fallible<T = ()> = Result<T, Box<dyn Error>>;
 const CELLS: [&str; 2] = ["randread-32", "randwrite-32"];
 const SERVERS: [&str; 2] = ["raw", "firn"];
 /// The calls that have a column of their own.
-const CALLS: [&str; 8] = [
+const CALLS: [&str; 9] = [
     "io_uring_enter",
     "read",
     "write",
+    "pread64",
     "pwrite64",
     "futex",
     "epoll_wait",
@@ -58,6 +59,8 @@ pub fn count(options: &Options, results: &mut Results) -> Fallible {
             let of = |call: &str| calls.get(call).copied().unwrap_or(0.0);
             let mut values = vec![("total", calls.values().sum::<f64>())];
             values.extend(CALLS.iter().map(|call| (*call, of(call))));
+            let named: f64 = CALLS.iter().map(|call| of(call)).sum();
+            values.push(("others", values[0].1 - named));
             results.point("syscalls per I/O", &row, &values)?;
         }
     }
