@@ -7,7 +7,7 @@ use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::bell::{Bell, LaneBell};
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
-use crate::io::{AlignedBuf, Disk};
+use crate::io::{AlignedBuf, Disk, DiskFile};
 use crate::log::Cut;
 use crate::read::NodeRead;
 use crate::state::{Blocked, State};
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
-/// Largest single write of draining, in bytes: long enough for the disk's full rate, short enough not to keep a flush waiting.
-const MAX_DRAIN: usize = 1 << 20;
 /// Full pages that are worth waking the log's thread for, in bytes.
 const DRAIN_FROM: usize = 128 << 10;
+/// Bytes per write of zeroes into a new segment: guests' I/O waits for no more than one of these.
+const PREWRITE_STEP: usize = 256 << 10;
 /// Spare segments that are kept ready beyond the reserves.
 const READY: usize = 2;
 
@@ -58,8 +58,8 @@ pub struct Core {
     pub segment_size: u32,
     /// Everything that changes together.
     pub state: Mutex<State>,
-    /// One at a time drains or commits; the pages it writes pass through this buffer.
-    draining: Mutex<AlignedBuf>,
+    /// One at a time drains or commits.
+    draining: Mutex<()>,
     waiters: Mutex<Vec<FlushWaiter>>,
     lanes: Mutex<Vec<std::sync::Weak<LaneBell>>>,
     /// The log's thread.
@@ -86,7 +86,7 @@ impl Core {
             store,
             segment_size: state.segment_size,
             state: Mutex::new(state),
-            draining: Mutex::new(AlignedBuf::empty()),
+            draining: Mutex::default(),
             waiters: Mutex::default(),
             lanes: Mutex::default(),
             log_bell: Bell::default(),
@@ -123,7 +123,8 @@ impl Core {
         if state.log.undrained() >= DRAIN_FROM {
             self.log_bell.ring();
         }
-        if state.segments.spares() < RESERVED + READY && !state.full {
+        let few = state.segments.spares() < RESERVED + READY || state.segments.wants_prewritten();
+        if few && !state.full {
             self.alloc_bell.ring();
         }
         if self.wants_checkpoint(state) {
@@ -195,18 +196,17 @@ impl Core {
 
     /// Writes one stretch of full pages to its file. `false`: there was none.
     pub fn drain_step(&self) -> Result<bool, StoreError> {
-        self.drain_one(None, &mut self.draining.lock())
+        let _one = self.draining.lock();
+        self.drain_one(None)
     }
 
-    fn drain_one(&self, cut: Option<&Cut>, pages: &mut AlignedBuf) -> Result<bool, StoreError> {
-        if pages.capacity() == 0 {
-            *pages = AlignedBuf::zeroed(MAX_DRAIN)
-                .map_err(StoreError::io("draining the write buffer"))?;
-        }
-        let Some(drain) = self.state.lock().log.next_drain(cut, pages) else {
+    fn drain_one(&self, cut: Option<&Cut>) -> Result<bool, StoreError> {
+        let Some(drain) = self.state.lock().log.next_drain(cut) else {
             return Ok(false);
         };
-        let written = drain.file.write_at(pages, u64::from(drain.offset));
+        let written = drain
+            .pages
+            .write_out(&drain.parts, &*drain.file, u64::from(drain.offset));
         written.map_err(|e| self.fail(drain.segment, "writing", e))?;
         self.counters
             .log_bytes
@@ -224,7 +224,7 @@ impl Core {
     /// 3. Their files are synced; new files and their names were when they were allocated.
     /// 4. Waiters are told. The cut's prefixes are recorded in the log by the next commit.
     pub fn commit(&self) -> Result<(), StoreError> {
-        let mut pages = self.draining.lock();
+        let _one = self.draining.lock();
         let cut = {
             let mut state = self.state.lock();
             if let Some(why) = &state.failed {
@@ -235,7 +235,7 @@ impl Core {
             }
             state.log.cut()
         };
-        while self.drain_one(Some(&cut), &mut pages)? {}
+        while self.drain_one(Some(&cut))? {}
         if !self.state.lock().log.is_drained(&cut) {
             self.fail_because("the write buffer does not hold what it should");
             return Err(StoreError::Failed(
@@ -246,9 +246,21 @@ impl Core {
             file.sync()
                 .map_err(|e| self.fail(prefix.segment, "syncing", e))?;
         }
-        self.state.lock().log.committed(&cut);
+        let left = {
+            let mut state = self.state.lock();
+            state.log.committed(&cut);
+            let left = state.prefer_prewritten();
+            self.ring_for(&state);
+            left
+        };
         self.counters.commits.fetch_add(1, Relaxed);
         self.tell_waiters(cut.lsn, true);
+        // Nothing is written behind its end any more; if the space can't be given back now, compaction will.
+        if let Some((file, used)) = left
+            && let Err(error) = file.truncate(u64::from(used))
+        {
+            log::warn!("{file:?}: can't be cut to {used} bytes: {error}");
+        }
         Ok(())
     }
 
@@ -292,18 +304,20 @@ impl Core {
     /// The file, its header and its name are durable before anything can be appended: an acknowledged write never
     /// waits for space, and a flush never for a directory.
     pub fn allocate_step(&self) -> Result<bool, StoreError> {
-        let (id, generation) = {
+        let ((id, generation), prewrite) = {
             let mut state = self.state.lock();
-            if state.segments.spares() >= RESERVED + READY {
+            let prewrite = state.segments.wants_prewritten();
+            if state.segments.spares() >= RESERVED + READY && !prewrite {
                 return Ok(false);
             }
-            state.segments.next_id().ok_or_else(|| {
+            let next = state.segments.next_id().ok_or_else(|| {
                 StoreError::NoSpace(
                     "the store has all the segments that its format can name".into(),
                 )
-            })?
+            })?;
+            (next, prewrite)
         };
-        let made = self.create_segment(id, generation);
+        let made = self.create_segment(id, generation, prewrite);
         if made.is_err() {
             self.state.lock().segments.not_made(generation);
         }
@@ -351,7 +365,7 @@ impl Core {
         Ok(())
     }
 
-    fn create_segment(&self, id: u32, generation: u64) -> io::Result<Segment> {
+    fn create_segment(&self, id: u32, generation: u64, prewrite: bool) -> io::Result<Segment> {
         let name = segment_file_name(id);
         let file = match self.disk.create(&name, u64::from(self.segment_size)) {
             // Left over from an allocation that a crash cut short: no table names it.
@@ -367,7 +381,9 @@ impl Core {
             generation,
             size: self.segment_size,
         };
-        let durable = AlignedBuf::from_bytes(&header.encode())
+        let zeroes = if prewrite { self.segment_size } else { 0 };
+        let durable = write_zeroes(&*file, zeroes)
+            .and_then(|()| AlignedBuf::from_bytes(&header.encode()))
             .and_then(|page| file.write_at(&page, 0))
             .and_then(|()| file.sync())
             .and_then(|()| self.disk.sync_dir());
@@ -384,8 +400,19 @@ impl Core {
             used: SEGMENT_DATA_START,
             live: 0,
             total: 0,
+            prewritten: prewrite,
         })
     }
+}
+
+/// Writes the first `len` bytes of a file.
+fn write_zeroes(file: &dyn DiskFile, len: u32) -> io::Result<()> {
+    let zeroes = AlignedBuf::zeroed(PREWRITE_STEP.min(len as usize))?;
+    for at in (0..len).step_by(PREWRITE_STEP) {
+        let now = PREWRITE_STEP.min((len - at) as usize);
+        file.write_at(zeroes.get(..now).unwrap_or_default(), u64::from(at))?;
+    }
+    Ok(())
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -4,8 +4,9 @@
 //! checkpoint or a snapshot cuts. One short lock gives that without an order of locks to get wrong: see
 //! `docs/adr/0001-one-state-lock.md` for what it costs.
 
-use crate::alloc::{Content, Phase, Purpose, Segments};
+use crate::alloc::{Content, Phase, Purpose, Segments, prewriting_pays};
 use crate::format::{Catalogue, Dropped, Entry};
+use crate::io::DiskFile;
 use crate::log::{Log, Stream};
 use crate::map::{Freed, Map};
 use std::sync::Arc;
@@ -46,7 +47,11 @@ pub struct State {
 impl State {
     /// Opens a spare segment for the stream.
     pub fn open_segment(&mut self, stream: Stream, purpose: Purpose) -> Result<(), Blocked> {
-        let Some((id, segment)) = self.segments.take_spare(purpose, Content::Data) else {
+        let fresh = stream == Stream::Fresh;
+        if fresh && let Some((bytes, commits)) = self.log.fresh_use() {
+            self.segments.prewrite = prewriting_pays(bytes, commits);
+        }
+        let Some((id, segment)) = self.segments.take_spare(purpose, Content::Data, fresh) else {
             return Err(Blocked::Space);
         };
         let (generation, file) = (segment.generation, Arc::clone(&segment.file));
@@ -58,6 +63,24 @@ impl State {
             s.phase = Phase::Sealed;
         }
         Ok(())
+    }
+
+    /// Moves small writes on to a prewritten segment where flushes have become frequent amidst one that is not. Returns
+    /// the file of the one left behind, and its length in use.
+    pub fn prefer_prewritten(&mut self) -> Option<(Arc<dyn DiskFile>, u32)> {
+        let (bytes, commits) = self.log.fresh_use()?;
+        let id = self.log.open_in(Stream::Fresh)?;
+        let segment = self.segments.get(id)?;
+        if segment.prewritten || !prewriting_pays(bytes, commits) {
+            return None;
+        }
+        let file = Arc::clone(&segment.file);
+        self.segments.prewrite = true;
+        if !self.segments.has_prewritten() {
+            return None;
+        }
+        self.open_segment(Stream::Fresh, Purpose::Guest).ok()?;
+        Some((file, self.log.end_of(id)?))
     }
 
     /// Accounts for something that the map no longer names.

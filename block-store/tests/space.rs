@@ -148,3 +148,52 @@ fn many_vdisks() {
         assert!(client.read(&disk, n << 30, BLOCK).unwrap() == content(n, 0, 1));
     }
 }
+
+/// Where flushes are frequent, small writes move to a segment whose space was written before; where they are not, none
+/// is prepared.
+#[test]
+fn frequent_flushes_go_to_space_that_was_written_ahead() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let config = OpenConfig::new(dir.path().join("store"), dir.path().join("run"));
+    let options = InitOptions {
+        segment_size: 1 << 20,
+    };
+    Store::init(&config.dir, &options).unwrap();
+    let store = Store::open(config).unwrap();
+    let spec = block_store::VDiskSpec {
+        name: "a".into(),
+        size: 1 << 30,
+        hidden: false,
+    };
+    let disk = store.create_vdisk(&spec).unwrap();
+    let mut client = store.client().unwrap();
+    let in_use = || {
+        let state = store.core().state.lock();
+        let open = |s: &str| s == "Open";
+        state
+            .segments
+            .iter()
+            .any(|(_, s)| s.prewritten && open(&format!("{:?}", s.phase)))
+    };
+    let mut write = |n: u64, flush: bool| {
+        let block = n * 7919 % 65_536;
+        let at = block * BLOCK as u64;
+        client.write(&disk, at, &noise(block, BLOCK)).unwrap();
+        if flush {
+            client.flush(&disk).unwrap();
+        }
+    };
+    // The first segments may be: nothing is known yet. Eight segments later it is.
+    (0..2048).for_each(|n| write(n, false));
+    assert!(!in_use(), "nobody flushes");
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut n = 2048;
+    while !in_use() {
+        assert!(Instant::now() < until, "{n} flushes");
+        write(n, true);
+        n += 1;
+    }
+    store.shutdown().unwrap();
+    drop(disk);
+    drop(store);
+}

@@ -3,10 +3,12 @@
 //! A segment goes spare -> open -> sealed -> gone. Its number may come again, its generation never does.
 //! An extent belongs to one layer only, so liveness is one count per segment: map entries that point into it.
 
+mod prewrite;
 mod victim;
 
 use crate::format::SegmentRow;
 use crate::io::DiskFile;
+pub use prewrite::prewriting_pays;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 pub use victim::{Victim, choose_victim};
@@ -48,6 +50,8 @@ pub struct Segment {
     pub live: u32,
     /// Blocks, or nodes, ever appended.
     pub total: u32,
+    /// All of it was written once: a sync of what is written to it now has no extents to convert, and journals nothing.
+    pub prewritten: bool,
 }
 
 /// All segments of a store.
@@ -59,6 +63,8 @@ pub struct Segments {
     pub next_generation: u64,
     /// Generations given out to segments whose files are still being made.
     in_making: Vec<u64>,
+    /// One spare segment is to be [`Segment::prewritten`]: flushes are frequent.
+    pub prewrite: bool,
 }
 
 /// Who asks for a spare segment, and so how deep into the reserve he may reach.
@@ -93,6 +99,7 @@ impl Segments {
     pub fn starting_at(next_generation: u64) -> Self {
         Self {
             next_generation,
+            prewrite: true,
             ..Self::default()
         }
     }
@@ -155,12 +162,22 @@ impl Segments {
         made.unwrap_or(self.next_generation)
     }
 
-    /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more.
-    pub fn take_spare(&mut self, purpose: Purpose, content: Content) -> Option<(u32, &Segment)> {
+    /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more: a prewritten one, or else one
+    /// that is not, if there is a choice.
+    pub fn take_spare(
+        &mut self,
+        purpose: Purpose,
+        content: Content,
+        prewritten: bool,
+    ) -> Option<(u32, &Segment)> {
         if self.spares.len() <= purpose.must_leave() {
             return None;
         }
-        let id = self.spares.pop_front()?;
+        let fits = |id: &u32| self.get(*id).is_some_and(|s| s.prewritten == prewritten);
+        let id = match self.spares.iter().position(fits) {
+            Some(place) => self.spares.remove(place)?,
+            None => self.spares.pop_front()?,
+        };
         let segment = self.get_mut(id)?;
         segment.phase = Phase::Open;
         segment.content = content;
@@ -170,6 +187,17 @@ impl Segments {
     /// All segments.
     pub fn count(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether the next segment that is made ready should be prewritten: one spare is enough.
+    pub fn wants_prewritten(&self) -> bool {
+        self.prewrite && self.spares.len() >= RESERVED && !self.has_prewritten()
+    }
+
+    /// Whether a spare segment is prewritten.
+    pub fn has_prewritten(&self) -> bool {
+        let written = |id: &u32| self.get(*id).is_some_and(|s| s.prewritten);
+        self.spares.iter().any(written)
     }
 
     /// Spare segments at hand.

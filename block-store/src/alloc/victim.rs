@@ -57,6 +57,7 @@ mod tests {
                     file,
                     phase,
                     content: Content::Data,
+                    prewritten: false,
                     used: 4096,
                     live,
                     total: 100,

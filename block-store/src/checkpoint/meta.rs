@@ -198,9 +198,10 @@ fn open_spare(core: &Core) -> Result<Open, StoreError> {
     // allocator: then allocate here.
     for _ in 0..2 {
         let mut state = core.state.lock();
-        if let Some((id, segment)) = state
-            .segments
-            .take_spare(Purpose::Checkpoint, Content::Meta)
+        if let Some((id, segment)) =
+            state
+                .segments
+                .take_spare(Purpose::Checkpoint, Content::Meta, false)
         {
             let (generation, file) = (segment.generation, Arc::clone(&segment.file));
             core.alloc_bell.ring();

@@ -10,7 +10,7 @@ fn write(bytes: u64) -> WriteTraits<'static> {
         tag: None,
         age_secs: 0,
         class: Class::Compressible,
-        cpu_headroom: 50,
+        cpu_headroom: 80,
     }
 }
 
@@ -22,7 +22,7 @@ fn decided(write: WriteTraits<'_>) -> (Codec, u32) {
 #[test]
 fn the_shipped_rules_do_what_they_say() {
     Rules::default().validate().unwrap();
-    assert_eq!(decided(write(4096)), (Codec::Lz4, 16));
+    assert_eq!(decided(write(4096)), (Codec::Lz4, 8));
     assert_eq!(decided(write(65536)), (Codec::Zstd(1), 64));
     assert_eq!(
         decided(WriteTraits {
@@ -36,21 +36,21 @@ fn the_shipped_rules_do_what_they_say() {
             sequential: true,
             ..write(4096)
         }),
-        (Codec::Lz4, 16)
+        (Codec::Lz4, 8)
     );
     assert_eq!(
         decided(WriteTraits {
-            cpu_headroom: 0,
+            cpu_headroom: 79,
             ..write(1 << 20)
         }),
-        (Codec::Lz4, 64)
+        (Codec::Lz4, 8)
     );
     assert_eq!(
         decided(WriteTraits {
             class: Class::Incompressible,
             ..write(1 << 20)
         }),
-        (Codec::None, 16)
+        (Codec::None, 8)
     );
 }
 

@@ -23,7 +23,8 @@ pub use segment::{SEGMENT_DATA_START, SegmentHeader, segment_file_name, segment_
 pub use superblock::{BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest};
 pub use table::{SegmentRow, decode_table, encode_table};
 pub use write_buffer::{
-    BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, SLOT_ROW, SlotRow, has_failed, note_failure,
+    BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, FAILURE_NOTE, SLOT_ROW, SlotRow,
+    has_failed, note_failure,
 };
 
 /// A block of a vDisk's address space, in bytes: the unit of the block map.

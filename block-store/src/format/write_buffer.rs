@@ -80,6 +80,9 @@ impl BufferHeader {
     }
 }
 
+/// Where [`note_failure`] writes what.
+pub const FAILURE_NOTE: (usize, [u8; FAILED.len()]) = (FAILED_AT, FAILED);
+
 /// Notes in a buffer that a write or fsync has failed: what its process had written since may be in the page cache
 /// and nowhere else, and no later fsync would tell.
 pub fn note_failure(buffer: &mut [u8]) {

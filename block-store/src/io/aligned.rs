@@ -1,6 +1,6 @@
 //! Page-aligned memory for file I/O.
 
-use super::PAGE;
+use super::{PAGE, SECTOR};
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ pub const MAX_LEN: usize = 1 << 30;
 /// A heap buffer at a [`PAGE`]-aligned address, as O_DIRECT wants it.
 ///
 /// Its memory doesn't move when the value does, so that the kernel may fill it while a queue holds it. The
-/// capacity is fixed; the length is a multiple of [`PAGE`] and may be set anew within it, so that one buffer
+/// capacity is fixed; the length is a multiple of [`SECTOR`] and may be set anew within it, so that one buffer
 /// serves reads of many sizes.
 pub struct AlignedBuf {
     memory: NonNull<u8>,
@@ -37,10 +37,11 @@ impl AlignedBuf {
         }
     }
 
-    /// A buffer of `len` zeros. `len` is a multiple of [`PAGE`], at most [`MAX_LEN`]; otherwise
-    /// `InvalidInput`. `OutOfMemory` when the allocator has none.
+    /// A buffer of `len` zeros, a multiple of [`SECTOR`], at most [`MAX_LEN`]; otherwise `InvalidInput`. Its capacity is
+    /// whole pages. `OutOfMemory` when the allocator has none.
     pub fn zeroed(len: usize) -> io::Result<AlignedBuf> {
         let layout = layout(len)?;
+        let capacity = layout.size();
         if len == 0 {
             return Ok(AlignedBuf::empty());
         }
@@ -49,7 +50,7 @@ impl AlignedBuf {
         let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(AlignedBuf {
             memory,
-            capacity: len,
+            capacity,
             len,
         })
     }
@@ -69,10 +70,10 @@ impl AlignedBuf {
         self.capacity
     }
 
-    /// Sets the length, in bytes: a multiple of [`PAGE`], at most the capacity; otherwise `InvalidInput`.
+    /// Sets the length, in bytes: a multiple of [`SECTOR`], at most the capacity; otherwise `InvalidInput`.
     /// What it uncovers is what was there before, or zero.
     pub fn set_len(&mut self, len: usize) -> io::Result<()> {
-        if len > self.capacity || !len.is_multiple_of(PAGE) {
+        if len > self.capacity || !len.is_multiple_of(SECTOR) {
             let message = format!("no length of {len} bytes in a buffer of {}", self.capacity);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
@@ -86,15 +87,15 @@ impl AlignedBuf {
 struct Page;
 
 fn layout(len: usize) -> io::Result<Layout> {
-    let fits = len <= MAX_LEN && len.is_multiple_of(PAGE);
+    let fits = len <= MAX_LEN && len.is_multiple_of(SECTOR);
     let layout = if fits {
-        Layout::from_size_align(len, PAGE).ok()
+        Layout::from_size_align(len.next_multiple_of(PAGE), PAGE).ok()
     } else {
         None
     };
     layout.ok_or_else(|| {
         let message =
-            format!("a buffer of {len} bytes: must be a multiple of {PAGE}, at most {MAX_LEN}");
+            format!("a buffer of {len} bytes: must be a multiple of {SECTOR}, at most {MAX_LEN}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }
@@ -169,7 +170,7 @@ mod tests {
         for len in [
             1,
             PAGE + 1,
-            MAX_LEN + PAGE,
+            MAX_LEN + SECTOR,
             usize::MAX - PAGE + 1,
             usize::MAX,
         ] {
@@ -179,6 +180,14 @@ mod tests {
                 "{len}"
             );
         }
+    }
+
+    #[test]
+    fn sectors_lie_in_whole_pages() {
+        let mut buf = AlignedBuf::zeroed(PAGE + SECTOR).unwrap();
+        assert_eq!((buf.len(), buf.capacity()), (PAGE + SECTOR, 2 * PAGE));
+        buf.set_len(2 * PAGE).unwrap();
+        assert!(buf.iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -65,6 +65,41 @@ fn files_keep_what_is_written() {
 }
 
 #[test]
+fn what_is_read_may_begin_and_end_in_a_page() {
+    on_all(|disk| {
+        let file = disk.create("a", LEN).unwrap();
+        let bytes: Vec<u8> = (0..2 * PAGE).map(|n| (n % 251) as u8).collect();
+        file.write_at(&bytes, 0).unwrap();
+        let unit = file.read_unit();
+        assert!(unit == SECTOR || unit == PAGE);
+        let mut back = AlignedBuf::zeroed(PAGE).unwrap();
+        file.read_at(&mut back, unit as u64).unwrap();
+        assert!(back[..] == bytes[unit..unit + PAGE]);
+        let mut short = AlignedBuf::zeroed(unit).unwrap();
+        file.read_at(&mut short, (2 * PAGE - unit) as u64).unwrap();
+        assert!(short[..] == bytes[2 * PAGE - unit..]);
+    });
+}
+
+#[test]
+fn parts_are_written_one_after_the_other() {
+    on_all(|disk| {
+        let file = disk.create("a", LEN).unwrap();
+        let parts = [page(1), page(2), page(3)];
+        let slices: Vec<_> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        file.write_parts(&slices, PAGE as u64).unwrap();
+        let mut back = AlignedBuf::zeroed(5 * PAGE).unwrap();
+        file.read_at(&mut back, 0).unwrap();
+        let firsts: Vec<u8> = back.chunks(PAGE).map(|page| page[0]).collect();
+        assert_eq!(firsts, [0, 1, 2, 3, 0]);
+        let error = file
+            .write_parts(&slices, LEN - 2 * PAGE as u64)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WriteZero);
+    });
+}
+
+#[test]
 fn memory_need_not_be_aligned() {
     on_all(|disk| {
         let file = disk.create("a", 1 << 20).unwrap();
@@ -114,8 +149,9 @@ fn half_pages_are_refused() {
             file.write_at(&page(1)[..512], 0).unwrap_err().kind(),
             ErrorKind::InvalidInput
         );
+        let odd = file.read_unit() as u64 / 2;
         assert_eq!(
-            file.read_at(&mut page(1), 512).unwrap_err().kind(),
+            file.read_at(&mut page(1), odd).unwrap_err().kind(),
             ErrorKind::InvalidInput
         );
         assert_eq!(
@@ -350,6 +386,7 @@ fn memory_outlives_its_handle() {
     let dir = tempfile::tempdir().unwrap();
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
     let sim = SimDisk::new(1, 1 << 30);
+    let sim_file = SimDisk::new(2, 1 << 30);
     let runtimes: [Box<dyn Runtime>; 3] = [
         Box::new(RealRuntime::new(dir.path())),
         Box::new(RealRuntime::new(shm.path())),
@@ -382,6 +419,26 @@ fn memory_outlives_its_handle() {
             runtime.remove_memory("m").unwrap_err().kind(),
             ErrorKind::NotFound
         );
+        let mut live = runtime.create_memory("m", 4 * PAGE).unwrap().into_live();
+        live.write(PAGE - 1, &[7; 2]);
+        let mut back = [1; 4];
+        live.read(PAGE - 2, &mut back);
+        assert_eq!(back, [0, 7, 7, 0]);
+        live.read(4 * PAGE - 2, &mut back);
+        assert_eq!(back, [0; 4], "what lies outside is zeroes");
+        let file = sim_file.create("out", LEN).unwrap();
+        let pages = live.pages();
+        pages
+            .write_out(&[PAGE..2 * PAGE, 0..PAGE], &*file, 0)
+            .unwrap();
+        let outside = std::iter::once(4 * PAGE..5 * PAGE).collect::<Vec<_>>();
+        assert!(pages.write_out(&outside, &*file, 0).is_err());
+        drop((live, pages));
+        let mut out = AlignedBuf::zeroed(2 * PAGE).unwrap();
+        file.read_at(&mut out, 0).unwrap();
+        assert_eq!((out[0], out[2 * PAGE - 1]), (7, 7));
+        sim_file.remove("out").unwrap();
+        runtime.remove_memory("m").unwrap();
         assert!(runtime.create_memory("m", 100).is_err());
         assert!(runtime.create_memory("../m", PAGE).is_err());
         assert_eq!(runtime.boot_id().unwrap(), runtime.boot_id().unwrap());

@@ -17,9 +17,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 pub use wake::{Wake, wait_readable};
 
-/// Alignment, in bytes, of every offset, length and memory address of file I/O: what O_DIRECT asks for on
-/// the devices and filesystems we serve, and the size of the page that a flush makes durable as a whole.
+/// Alignment, in bytes, of every offset and length of writes and of every memory address of file I/O: what O_DIRECT
+/// asks for on the devices and filesystems we serve, and the size of the page that a flush makes durable as a whole.
 pub const PAGE: usize = 4096;
+
+/// Alignment, in bytes, that reads have where the device has sectors of that size: see [`DiskFile::read_unit`].
+pub const SECTOR: usize = 512;
 
 /// Space of the filesystem that holds the store, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,7 @@ pub trait Disk: Send + Sync {
 
 /// One open file. Reads and writes are positional and whole: short ones are errors (`UnexpectedEof`, `WriteZero`).
 ///
-/// Offsets and lengths that are no multiple of [`PAGE`] are `InvalidInput`. Memory should be page-aligned like
+/// Offsets and lengths that are no multiple of [`PAGE`], or of [`DiskFile::read_unit`] for reads, are `InvalidInput`. Memory should be page-aligned like
 /// an [`AlignedBuf`] or [`BufferMemory`]; other memory works, by way of a copy.
 #[expect(
     clippy::len_without_is_empty,
@@ -67,9 +70,18 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// Writes all of `buf` at `offset`. Durable only after [`DiskFile::sync`]. Files never grow: a write past
     /// the end is `WriteZero` and writes nothing.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes the parts one after the other, beginning at `offset`, as [`DiskFile::write_at`] would their
+    /// concatenation; each is whole pages.
+    fn write_parts(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.write_at(&bytes, offset)
+    }
     /// fdatasync: everything written so far, and the length, survives loss of power. After an error none of
     /// the writes since the last success can be relied upon, and a later success doesn't mend them.
     fn sync(&self) -> io::Result<()>;
+    /// Alignment of offsets and lengths of reads, in bytes: [`SECTOR`] where that works, else [`PAGE`]. An extent of a
+    /// little more than 2 KiB lies in five sectors, but half of the time in two pages.
+    fn read_unit(&self) -> usize;
     /// Current length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Cuts the file to `len` bytes (a multiple of [`PAGE`], at most the current length) and gives the space
@@ -93,7 +105,7 @@ pub struct ReadDone {
 /// Asynchronous reads of one thread. The queue owns buffers and files of reads in flight, so that the kernel
 /// never writes to memory that is not there; dropping the queue waits for them.
 pub trait ReadQueue: Send {
-    /// Takes a read in: fills the whole of `buf` from `offset` (multiples of [`PAGE`]). Never blocks: reads
+    /// Takes a read in: fills the whole of `buf` from `offset` (multiples of the file's [`DiskFile::read_unit`]). Never blocks: reads
     /// beyond the queue's depth wait inside.
     fn push(&mut self, file: &Arc<dyn DiskFile>, offset: u64, buf: AlignedBuf, tag: u64);
     /// Hands what was pushed to the kernel and appends what has finished to `done`. Never blocks.
@@ -113,6 +125,30 @@ pub trait BufferMemory: Send {
     fn bytes(&self) -> &[u8];
     /// The whole buffer. Stores are visible to a later process in program order as a SIGKILL leaves it.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// From now on parts of it are written to files while other parts change.
+    fn into_live(self: Box<Self>) -> Box<dyn LiveMemory>;
+}
+
+/// The memory of the write buffer in use. What lies outside of it is not read (zeroes come back) and not written.
+pub trait LiveMemory: Send {
+    /// Copies what begins at byte `at` to `into`.
+    fn read(&self, at: usize, into: &mut [u8]);
+    /// Copies `bytes` to where byte `at` is. Visible to a later process in program order as a SIGKILL leaves it.
+    fn write(&mut self, at: usize, bytes: &[u8]);
+    /// For writing parts of it to files, from other threads.
+    fn pages(&self) -> Arc<dyn LivePages>;
+}
+
+/// Writes parts of a [`LiveMemory`] to files, without a copy.
+pub trait LivePages: Send + Sync + std::fmt::Debug {
+    /// Writes the parts, byte ranges of the memory of whole pages each, one after the other to the file from `offset` on.
+    /// The parts must not be written to until this returns; what surrounds them may.
+    fn write_out(
+        &self,
+        parts: &[std::ops::Range<usize>],
+        file: &dyn DiskFile,
+        offset: u64,
+    ) -> io::Result<()>;
 }
 
 /// The runtime directory: holds what shall outlive the process but not the power.
@@ -143,12 +179,17 @@ fn check_name(name: &str) -> io::Result<()> {
     ))
 }
 
-/// Whether a transfer keeps to whole pages.
+/// Whether a write keeps to whole pages.
 fn check_pages(len: usize, offset: u64) -> io::Result<()> {
-    if len.is_multiple_of(PAGE) && offset.is_multiple_of(PAGE as u64) {
+    check_units(len, offset, PAGE)
+}
+
+/// Whether a transfer keeps to whole units of so many bytes.
+fn check_units(len: usize, offset: u64, unit: usize) -> io::Result<()> {
+    if len.is_multiple_of(unit) && offset.is_multiple_of(unit as u64) {
         return Ok(());
     }
-    let message = format!("{len} bytes at {offset}: must be multiples of {PAGE}");
+    let message = format!("{len} bytes at {offset}: must be multiples of {unit}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 

@@ -69,7 +69,7 @@ impl Log {
         }
         let lsn = self.last_lsn();
         for stream in STREAMS {
-            let open = self.open.get(stream as usize).copied().flatten();
+            let open = self.open_in(stream);
             if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
                 self.appended += segment.pad(&mut self.pool, lsn);
             }
@@ -104,6 +104,7 @@ impl Log {
         for (_, prefix) in &cut.files {
             if let Some(segment) = self.segments.iter_mut().find(|s| s.id == prefix.segment) {
                 segment.synced = segment.synced.max(prefix.end);
+                segment.commits += 1;
             }
             self.unrecorded.retain(|p| p.segment != prefix.segment);
             self.unrecorded.push(*prefix);

@@ -1,7 +1,7 @@
 //! The log: open segments, and the write buffer in which their newest part waits.
 //!
-//! Appending copies a record into the write buffer's slots, which outlive the process; draining copies full pages out
-//! of them into the segment's file; a commit pads every open segment to a page and makes all of it durable. The log decides
+//! Appending copies a record into the write buffer's slots, which outlive the process; draining writes full pages from
+//! there to the segment's file; a commit pads every open segment to a page and makes all of it durable. The log decides
 //! and remembers; the files are written by its caller between [`Log::next_drain`] and [`Log::drained`].
 //!
 //! # Crash
@@ -13,11 +13,18 @@ mod commit;
 mod slots;
 
 use crate::format::{Location, MAX_STORED, Prefix, RecordHeader, SEGMENT_DATA_START, Seed};
-use crate::io::{AlignedBuf, DiskFile, PAGE};
+use crate::io::{DiskFile, LivePages, PAGE};
 pub use commit::Cut;
 pub use slots::SlotPool;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Largest single write of draining, in bytes: long enough for the disk's full rate, short enough not to keep a flush waiting.
+const MAX_DRAIN: usize = 1 << 20;
+
+/// Part of the write buffer that each stream but that of small writes may fill: one in so many.
+const STREAMING_SHARE: usize = 4;
 
 /// The log's streams: data of unlike lifetime goes to segments of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,7 @@ pub enum NoRoom {
 #[derive(Debug)]
 struct LogSegment {
     id: u32,
+    stream: Stream,
     generation: u64,
     file: Arc<dyn DiskFile>,
     size: u32,
@@ -56,14 +64,21 @@ struct LogSegment {
     /// Durable up to here.
     synced: u32,
     sealed: bool,
+    /// Commits that synced something of it.
+    commits: u32,
     /// Offset in the segment of the first slot held.
     slots_from: u32,
     slots: VecDeque<usize>,
 }
 
-/// Where copied pages are to be written.
+/// Pages of the write buffer that are to be written. Nobody changes them before [`Log::drained`]: appending goes on
+/// behind them.
 #[derive(Debug)]
 pub struct Drain {
+    /// The write buffer.
+    pub pages: Arc<dyn LivePages>,
+    /// Its parts to be written, in order.
+    pub parts: Vec<Range<usize>>,
     /// Segment number.
     pub segment: u32,
     /// Its file.
@@ -123,6 +138,7 @@ impl Log {
         let sealed = self.seal(stream);
         self.segments.push(LogSegment {
             id,
+            stream,
             generation,
             file,
             size,
@@ -130,6 +146,7 @@ impl Log {
             drained: SEGMENT_DATA_START,
             synced: SEGMENT_DATA_START,
             sealed: false,
+            commits: 0,
             slots_from: SEGMENT_DATA_START,
             slots: VecDeque::new(),
         });
@@ -158,9 +175,26 @@ impl Log {
         self.segments.iter().find(|s| s.id == id)
     }
 
+    /// The stream's open segment.
+    pub fn open_in(&self, stream: Stream) -> Option<u32> {
+        self.open.get(stream as usize).copied().flatten()
+    }
+
+    /// Where a segment that the log still knows ends, its padding included: nothing is written behind it once it is sealed.
+    pub fn end_of(&self, id: u32) -> Option<u32> {
+        self.segment(id).map(|s| s.append)
+    }
+
+    /// Of the open segment of small writes: bytes appended, and commits that had something of it to sync.
+    pub fn fresh_use(&self) -> Option<(u32, u32)> {
+        let open = self.open.first().copied().flatten()?;
+        let segment = self.segment(open)?;
+        Some((segment.append - SEGMENT_DATA_START, segment.commits))
+    }
+
     /// Whether a record of `len` stored bytes can be appended now.
     pub fn room(&self, stream: Stream, len: usize) -> Result<(), NoRoom> {
-        let open = self.open.get(stream as usize).copied().flatten();
+        let open = self.open_in(stream);
         let segment = open
             .and_then(|id| self.segment(id))
             .ok_or(NoRoom::Segment)?;
@@ -170,11 +204,31 @@ impl Log {
         }
         let held = segment.slots_from as usize + segment.slots.len() * self.pool.slot_size();
         let wanted = end.saturating_sub(held).div_ceil(self.pool.slot_size());
-        if wanted > self.pool.free() {
+        if wanted > self.pool.free().min(self.share_left(stream)) {
             Err(NoRoom::Buffer)
         } else {
             Ok(())
         }
+    }
+
+    /// Slots that a stream may still claim: only small writes may have all of them. What streams in would fill the
+    /// buffer and keep it full, and every flush and small write of a neighbour would wait for all of it.
+    fn share_left(&self, stream: Stream) -> usize {
+        if stream == Stream::Fresh {
+            return usize::MAX;
+        }
+        // An extent that is not drained yet, and the next one: with less nothing would ever move.
+        let least = 2 * MAX_STORED.div_ceil(self.pool.slot_size()) + 3;
+        let of_stream = |s: &&LogSegment| s.stream == stream;
+        let held: usize = self
+            .segments
+            .iter()
+            .filter(of_stream)
+            .map(|s| s.slots.len())
+            .sum();
+        (self.pool.slots() / STREAMING_SHARE)
+            .max(least)
+            .saturating_sub(held)
     }
 
     /// Appends a record; gives it the next LSN. There must be room, see [`Log::room`].
@@ -186,7 +240,7 @@ impl Log {
     ) -> Result<(Location, u64), NoRoom> {
         let len = header.stored_len();
         self.room(stream, len)?;
-        let open = self.open.get(stream as usize).copied().flatten();
+        let open = self.open_in(stream);
         let segment = self
             .segments
             .iter_mut()
@@ -218,8 +272,8 @@ impl Log {
         match self.segment(at.segment) {
             Some(segment) if at.end() > segment.drained => {
                 out.clear();
-                segment.visit(&self.pool, at.offset, at.len as usize, |bytes| {
-                    out.extend_from_slice(bytes)
+                segment.visit(&self.pool, at.offset, at.len as usize, |part| {
+                    self.pool.read(part, out)
                 })
             }
             _ => false,
@@ -244,28 +298,25 @@ impl Log {
         self.pool.free()
     }
 
-    /// Copies the next full pages that are to be written to a file into `pages`, as many as fit. With a cut only what it
+    /// The next full pages that are to be written to a file, [`MAX_DRAIN`] bytes at most. With a cut only what it
     /// covers, so that a flush never waits for what came after it; else the segment with the most of them goes first.
-    pub fn next_drain(&self, cut: Option<&Cut>, pages: &mut AlignedBuf) -> Option<Drain> {
+    pub fn next_drain(&self, cut: Option<&Cut>) -> Option<Drain> {
         let end_of = |s: &LogSegment| match cut {
             None => page_floor(s.append),
             Some(cut) => cut.end_of(s.id).unwrap_or(0),
         };
         let waiting = |s: &&LogSegment| end_of(s).saturating_sub(s.drained);
         let segment = self.segments.iter().max_by_key(waiting)?;
-        let len = (waiting(&segment) as usize).min(pages.capacity());
-        if len == 0 || pages.set_len(len).is_err() {
+        let len = (waiting(&segment) as usize).min(MAX_DRAIN);
+        if len == 0 {
             return None;
         }
-        let mut at = 0;
-        let copied = segment.visit(&self.pool, segment.drained, len, |bytes| {
-            if let Some(to) = pages.get_mut(at..at + bytes.len()) {
-                to.copy_from_slice(bytes);
-            }
-            at += bytes.len();
-        });
-        debug_assert!(copied, "segment {:x} lost its slots", segment.id);
-        copied.then(|| Drain {
+        let mut parts = Vec::new();
+        let held = segment.visit(&self.pool, segment.drained, len, |part| parts.push(part));
+        debug_assert!(held, "segment {:x} lost its slots", segment.id);
+        held.then(|| Drain {
+            pages: self.pool.pages(),
+            parts,
             segment: segment.id,
             file: Arc::clone(&segment.file),
             offset: segment.drained,
@@ -312,19 +363,24 @@ impl LogSegment {
         while !bytes.is_empty() {
             let (within, slot) = (at % size, self.slots.get(at / size).copied());
             let (now, rest) = bytes.split_at(bytes.len().min(size - within));
-            let Some(to) = slot.and_then(|s| pool.slot_mut(s).get_mut(within..within + now.len()))
-            else {
+            let Some(slot) = slot else {
                 debug_assert!(false, "segment {:x} holds no slot for {offset}", self.id);
                 return;
             };
-            to.copy_from_slice(now);
+            pool.write(slot, within, now);
             at += now.len();
             bytes = rest;
         }
     }
 
-    /// Shows a stretch of the segment slot by slot; `false` when it holds not all of it any more.
-    fn visit(&self, pool: &SlotPool, offset: u32, len: usize, mut show: impl FnMut(&[u8])) -> bool {
+    /// Shows where a stretch of the segment is, slot by slot; `false` when it holds not all of it any more.
+    fn visit(
+        &self,
+        pool: &SlotPool,
+        offset: u32,
+        len: usize,
+        mut show: impl FnMut(Range<usize>),
+    ) -> bool {
         let size = pool.slot_size();
         let Some(at) = offset.checked_sub(self.slots_from) else {
             return false;
@@ -334,12 +390,8 @@ impl LogSegment {
         while at < end {
             let within = at % size;
             let now = (end - at).min(size - within);
-            match self
-                .slots
-                .get(at / size)
-                .and_then(|s| pool.slot(*s).get(within..within + now))
-            {
-                Some(bytes) => show(bytes),
+            match self.slots.get(at / size) {
+                Some(slot) => show(pool.place(*slot, within, now)),
                 None => return false,
             }
             at += now;

@@ -1,25 +1,39 @@
 //! The write buffer's slots.
 
-use crate::format::{BUFFER_HEADER, BufferHeader, SLOT_ROW, SlotRow, note_failure};
-use crate::io::BufferMemory;
+use crate::format::{BUFFER_HEADER, BufferHeader, FAILURE_NOTE, SLOT_ROW, SlotRow};
+use crate::io::{BufferMemory, DiskFile, LiveMemory, LivePages};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// The slots of the write buffer: free ones, and which part of which segment each other one holds.
 pub struct SlotPool {
-    memory: Box<dyn BufferMemory>,
+    memory: Box<dyn LiveMemory>,
     header: BufferHeader,
     free: Vec<usize>,
 }
 
 struct NoMemory;
 
-impl BufferMemory for NoMemory {
-    fn bytes(&self) -> &[u8] {
-        &[]
+impl LiveMemory for NoMemory {
+    fn read(&self, _: usize, into: &mut [u8]) {
+        into.fill(0);
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut []
+    fn write(&mut self, _: usize, _: &[u8]) {}
+
+    fn pages(&self) -> Arc<dyn LivePages> {
+        Arc::new(NoPages)
+    }
+}
+
+#[derive(Debug)]
+struct NoPages;
+
+impl LivePages for NoPages {
+    fn write_out(&self, _: &[Range<usize>], _: &dyn DiskFile, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::InvalidInput.into())
     }
 }
 
@@ -31,7 +45,7 @@ impl SlotPool {
         }
         let free = (0..header.slots as usize).rev().collect();
         Self {
-            memory,
+            memory: memory.into_live(),
             header,
             free,
         }
@@ -72,6 +86,11 @@ impl SlotPool {
         self.header.slot_size as usize
     }
 
+    /// All slots.
+    pub fn slots(&self) -> usize {
+        self.header.slots as usize
+    }
+
     /// Slots that can be claimed.
     pub fn free(&self) -> usize {
         self.free.len()
@@ -100,7 +119,8 @@ impl SlotPool {
 
     /// Has the next process know that a write or fsync has failed.
     pub fn note_failure(&mut self) {
-        note_failure(self.memory.bytes_mut());
+        let (at, mark) = FAILURE_NOTE;
+        self.memory.write(at, &mark);
     }
 
     /// Gives a slot back; all of it is in the segment's file.
@@ -111,30 +131,35 @@ impl SlotPool {
     }
 
     fn set_row(&mut self, slot: usize, row: &[u8; SLOT_ROW]) {
-        let at = BUFFER_HEADER + slot * SLOT_ROW;
-        if let Some(to) = self.memory.bytes_mut().get_mut(at..at + SLOT_ROW) {
-            to.copy_from_slice(row);
+        self.memory.write(BUFFER_HEADER + slot * SLOT_ROW, row);
+    }
+
+    /// The memory, for writing parts of it to files.
+    pub fn pages(&self) -> Arc<dyn LivePages> {
+        self.memory.pages()
+    }
+
+    /// Where `len` bytes from `within` a slot are in the memory; as many as the slot has.
+    pub fn place(&self, slot: usize, within: usize, len: usize) -> Range<usize> {
+        let size = self.slot_size();
+        let at = self.header.slots_at() + slot * size;
+        at + within.min(size)..at + (within + len).min(size)
+    }
+
+    /// Copies out of the memory what is at [`SlotPool::place`].
+    pub fn read(&self, place: Range<usize>, out: &mut Vec<u8>) {
+        let from = out.len();
+        out.resize(from + place.len(), 0);
+        if let Some(into) = out.get_mut(from..) {
+            self.memory.read(place.start, into);
         }
     }
 
-    /// A slot's bytes.
-    pub fn slot(&self, slot: usize) -> &[u8] {
-        let at = self.header.slots_at() + slot * self.slot_size();
+    /// Copies into a slot, `within` bytes from its start; there must be room.
+    pub fn write(&mut self, slot: usize, within: usize, bytes: &[u8]) {
+        let place = self.place(slot, within, bytes.len());
+        debug_assert_eq!(place.len(), bytes.len());
         self.memory
-            .bytes()
-            .get(at..at + self.slot_size())
-            .unwrap_or_default()
-    }
-
-    /// A slot's bytes, to be changed.
-    pub fn slot_mut(&mut self, slot: usize) -> &mut [u8] {
-        let (at, size) = (
-            self.header.slots_at() + slot * self.slot_size(),
-            self.slot_size(),
-        );
-        self.memory
-            .bytes_mut()
-            .get_mut(at..at + size)
-            .unwrap_or_default()
+            .write(place.start, bytes.get(..place.len()).unwrap_or_default());
     }
 }

@@ -5,7 +5,7 @@ use crate::format::{
     Entry, Location, MAX_STORED, NODE_SLOTS, RECORD_HEADER, RecordHeader, RecordKind, Seed,
     unpack_node,
 };
-use crate::io::{AlignedBuf, DiskFile, PAGE};
+use crate::io::{AlignedBuf, DiskFile};
 use crate::map::{Missing, Slots};
 use crate::state::State;
 use std::sync::Arc;
@@ -52,13 +52,13 @@ impl NodeRead {
         }
     }
 
-    /// Offset and length in bytes of the pages to read.
+    /// Offset and length in bytes of what to read.
     pub fn pages(&self) -> (u64, usize) {
-        let page = PAGE as u32;
-        let from = self.at.offset / page * page;
+        let unit = self.file.read_unit() as u32;
+        let from = self.at.offset / unit * unit;
         (
             u64::from(from),
-            (self.at.end().next_multiple_of(page) - from) as usize,
+            (self.at.end().next_multiple_of(unit) - from) as usize,
         )
     }
 
@@ -68,7 +68,7 @@ impl NodeRead {
         pages: &[u8],
         is_heir: &mut dyn FnMut(u32, u32) -> bool,
     ) -> Result<Box<Slots>, String> {
-        let from = (self.at.offset as usize) % PAGE;
+        let from = (self.at.offset as usize) % self.file.read_unit();
         let stored = pages
             .get(from..from + self.at.len as usize)
             .unwrap_or_default();

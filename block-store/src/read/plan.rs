@@ -1,7 +1,7 @@
 //! Planning: which stored extents a range of blocks comes from, and which pages hold them.
 
 use crate::format::{Entry, Location};
-use crate::io::{DiskFile, PAGE};
+use crate::io::DiskFile;
 use crate::state::{Blocked, State};
 use std::sync::Arc;
 
@@ -123,14 +123,14 @@ fn run_of(state: &State, layer: u32, block: u64, bits: u64) -> Run {
     run
 }
 
-/// One read of whole pages that serves a stretch of runs.
+/// One read of whole sectors or pages that serves a stretch of runs.
 #[derive(Debug, Clone)]
 pub struct PageRead {
     /// The file.
     pub file: Arc<dyn DiskFile>,
     /// Segment number.
     pub segment: u32,
-    /// Offset of the first page in bytes.
+    /// Where it begins, in bytes: a multiple of the file's read unit.
     pub offset: u32,
     /// Bytes to read.
     pub len: u32,
@@ -145,14 +145,14 @@ impl PageRead {
 
 /// The reads that the runs need: neighbours within a segment are read together. Appended to `out`.
 pub fn page_reads(runs: &[Run], out: &mut Vec<PageRead>) {
-    let page = PAGE as u32;
     for run in runs {
         let Source::File { file } = &run.source else {
             continue;
         };
+        let unit = file.read_unit() as u32;
         let (from, to) = (
-            run.at.offset / page * page,
-            run.at.end().next_multiple_of(page),
+            run.at.offset / unit * unit,
+            run.at.end().next_multiple_of(unit),
         );
         if let Some(last) = out.last_mut()
             && last.segment == run.at.segment

@@ -170,6 +170,8 @@ fn open_segments(
                 used,
                 live,
                 total,
+                // Not known any more, and no matter: old segments are only read.
+                prewritten: false,
             },
         );
     }

@@ -24,6 +24,7 @@ use crate::error::StoreError;
 use crate::host::Host;
 use crate::io::real::Lock;
 use crate::payload::Payload;
+use lane::Load;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -55,13 +56,19 @@ impl Store {
 
     /// A lane for the use of one thread, with at most `depth` reads in the kernel at a time.
     pub fn lane<P: Payload>(&self, depth: u32) -> Result<Lane<P>, StoreError> {
-        Lane::new(Arc::clone(&self.core), self.config.on_full, depth)
+        // In simulation the clock has no say: a seed is a history.
+        self.new_lane(depth, self.threads.running().then(Load::new))
+    }
+
+    fn new_lane<P: Payload>(&self, depth: u32, load: Option<Load>) -> Result<Lane<P>, StoreError> {
+        Lane::new(Arc::clone(&self.core), self.config.on_full, depth, load)
             .map_err(StoreError::io("making a lane"))
     }
 
     /// Blocking access, for imports, exports and tools.
     pub fn client(&self) -> Result<BlockClient, StoreError> {
-        Ok(BlockClient::new(self.lane(32)?))
+        // Bulk work is always busy, and nobody waits for its single requests: only the host's load counts.
+        Ok(BlockClient::new(self.new_lane(32, None)?))
     }
 
     /// The vDisks that are visible, by name.

@@ -41,6 +41,11 @@ impl Threads {
         }
     }
 
+    /// Whether there are threads: there are none in simulation.
+    pub fn running(&self) -> bool {
+        !self.handles.lock().is_empty()
+    }
+
     fn spawn(
         &self,
         name: &str,

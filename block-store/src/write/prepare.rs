@@ -176,13 +176,24 @@ impl Packer {
             } else {
                 choice.codec
             };
-            let start = range.start + lead * BLOCK;
-            let piece = Piece {
-                first: first + lead as u64,
-                blocks: (body.len() / BLOCK) as u64,
-                body: self.extent(codec, body, start, out),
-            };
-            out.pieces.push(piece);
+            let mut at = lead;
+            let end = lead + body.len() / BLOCK;
+            // What this very data looks like may ask for shorter extents than the write as a whole did.
+            let most = u64::from(choice.extent_blocks).clamp(1, MAX_EXTENT_BLOCKS as u64);
+            while at < end {
+                let block = first + at as u64;
+                let count = ((most - block % most) as usize).min(end - at);
+                let group = blocks
+                    .get(at * BLOCK..(at + count) * BLOCK)
+                    .unwrap_or_default();
+                let piece = Piece {
+                    first: block,
+                    blocks: count as u64,
+                    body: self.extent(codec, group, range.start + at * BLOCK, out),
+                };
+                out.pieces.push(piece);
+                at += count;
+            }
         }
         out.push_zeroes(first + (blocks.len() / BLOCK - tail) as u64, tail as u64);
     }

@@ -163,9 +163,18 @@ impl DiskFile for HookedFile {
         self.file.write_at(buf, offset)
     }
 
+    fn write_parts(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.hooks.happens(Event::Write, &self.name);
+        self.file.write_parts(parts, offset)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.hooks.happens(Event::Sync, &self.name);
         self.file.sync()
+    }
+
+    fn read_unit(&self) -> usize {
+        self.file.read_unit()
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -138,6 +138,11 @@ pub struct PendingTable {
 }
 
 impl PendingTable {
+    /// Whether the store has nothing to do for anybody.
+    pub fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
     /// Files a request.
     pub fn insert(&mut self, pending: Pending) -> u64 {
         let slot = self.free.pop().unwrap_or_else(|| {

@@ -10,6 +10,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::engine::{Disk, Done, Engine};
 use crate::memory::GuestPayload;
 
+use super::patience::Patience;
 use super::queue::{Core, Queue};
 use super::{Haste, Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
 
@@ -39,6 +40,10 @@ pub struct Worker<E: Engine> {
     done: Vec<Done<GuestPayload>>,
     /// Queues that are being stopped.
     stopping: usize,
+    /// For the next request, while none is in the store's hands.
+    for_guests: Patience,
+    /// For the store, while it has something to do: with many requests in flight one ends every few microseconds.
+    for_store: Patience,
     epoll: Epoll,
     inbox: Receiver<Order<E::Disk>>,
     bell: Arc<OwnedFd>,
@@ -77,6 +82,8 @@ impl<E: Engine> Worker<E> {
             touched: Vec::new(),
             done: Vec::new(),
             stopping: 0,
+            for_guests: Patience::default(),
+            for_store: Patience::default(),
             epoll,
             inbox,
             bell,
@@ -87,11 +94,11 @@ impl<E: Engine> Worker<E> {
     pub fn run(mut self) {
         let mut events = [EpollEvent::default(); EVENTS];
         let mut round = 0u32;
-        let mut finished = 0;
+        let mut busy = false;
         loop {
             if self.active.is_empty() || round.is_multiple_of(ROUNDS_PER_LOOK) {
                 // A next part that was not polled yet is work too, and what was finished may have made room for more.
-                let idle = self.active.is_empty() && self.core.submitted == 0 && finished == 0;
+                let idle = self.active.is_empty() && self.core.submitted == 0 && !busy;
                 let timeout = match (idle, self.stopping) {
                     (false, _) => 0,
                     (true, 0) => -1,
@@ -102,18 +109,54 @@ impl<E: Engine> Worker<E> {
                 }
             }
             round = round.wrapping_add(1);
-            let taken = self.take_requests();
-            finished = self.collect();
-            self.publish();
-            if taken == 0 && finished == 0 {
+            busy = self.work() || self.work_comes_soon();
+            if !busy {
                 self.go_idle();
             }
         }
     }
 
+    /// One round over the queues and the store; false if there was nothing to do.
+    fn work(&mut self) -> bool {
+        let taken = self.take_requests();
+        let finished = self.collect();
+        self.publish();
+        taken + finished > 0
+    }
+
+    /// Looks for as long as it is worth it; false if nothing came.
+    fn work_comes_soon(&mut self) -> bool {
+        let span = self.patience().span();
+        if span.is_zero() || self.active.is_empty() {
+            return false;
+        }
+        let began = Instant::now();
+        while began.elapsed() < span {
+            std::hint::spin_loop();
+            if self.work() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What the worker waits for now decides how soon it comes.
+    fn patience(&mut self) -> &mut Patience {
+        if self.core.pending.is_empty() {
+            &mut self.for_guests
+        } else {
+            &mut self.for_store
+        }
+    }
+
     /// Waits for the kernel's news and acts on them; false means: exit.
     fn look(&mut self, timeout: i32, events: &mut [EpollEvent]) -> bool {
-        let count = match self.epoll.wait(timeout, events) {
+        let sleeps = (timeout != 0).then(Instant::now);
+        let waited = self.epoll.wait(timeout, events);
+        if let Some(since) = sleeps {
+            self.patience().slept(since.elapsed());
+        }
+        let count = match waited {
             Ok(count) => count,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
             Err(e) => {
@@ -169,12 +212,10 @@ impl<E: Engine> Worker<E> {
             let Some(queue) = queue_mut(&mut self.queues, slot) else {
                 continue;
             };
-            let saturated = queue.saturated();
             queue.complete(one, &mut self.core);
             touch(queue, &mut self.touched);
-            if saturated {
-                activate(queue, &mut self.active);
-            }
+            // An answer tends to bring the next request: worth a look, and it spares the guest a kick.
+            activate(queue, &mut self.active);
         }
         self.done = done;
         finished

@@ -1,7 +1,7 @@
 //! One file of the operating system.
 
 use super::super::aligned::is_aligned;
-use super::super::{AlignedBuf, DiskFile, PAGE, check_pages};
+use super::super::{AlignedBuf, DiskFile, PAGE, SECTOR, check_pages, check_units};
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -21,15 +21,23 @@ pub(super) struct RealFile {
     /// Files never grow, so the length is known without asking the kernel before each write.
     len: AtomicU64,
     direct: bool,
+    read_unit: usize,
 }
 
 impl RealFile {
-    pub(super) fn new(file: OwnedFd, name: &str, len: u64, direct: bool) -> RealFile {
+    pub(super) fn new(
+        file: OwnedFd,
+        name: &str,
+        len: u64,
+        direct: bool,
+        read_unit: usize,
+    ) -> RealFile {
         RealFile {
             file: File::from(file),
             name: name.to_owned(),
             len: AtomicU64::new(len),
             direct,
+            read_unit,
         }
     }
 
@@ -46,6 +54,21 @@ impl RealFile {
             other => other?,
         }
         self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a write keeps to whole pages within the file.
+    fn check_write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        check_pages(buf.len(), offset)?;
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len.load(Ordering::Acquire)) {
+            let message = format!(
+                "{}: {} bytes at {offset} are past its end",
+                self.name,
+                buf.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::WriteZero, message));
+        }
         Ok(())
     }
 
@@ -89,11 +112,11 @@ impl RealFile {
     }
 }
 
-/// Where to go on after a transfer that moved `moved` bytes: at a page's start, as O_DIRECT demands it again.
-/// One that did not complete a single page met the end of the file.
+/// Where to go on after a transfer that moved `moved` bytes: at a sector's start, as O_DIRECT demands it again.
+/// One that did not complete a single sector met the end of the file.
 pub(super) fn progress(before: usize, moved: usize) -> io::Result<usize> {
     let after = before + moved;
-    let after = after - after % PAGE;
+    let after = after - after % SECTOR;
     if after <= before {
         Err(io::ErrorKind::UnexpectedEof.into())
     } else {
@@ -103,11 +126,11 @@ pub(super) fn progress(before: usize, moved: usize) -> io::Result<usize> {
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        check_pages(buf.len(), offset)?;
+        check_units(buf.len(), offset, self.read_unit)?;
         if !self.direct || is_aligned(buf) {
             return self.read_whole(buf, offset);
         }
-        let mut bounce = AlignedBuf::zeroed(STEP.min(buf.len()))?;
+        let mut bounce = AlignedBuf::zeroed(STEP.min(buf.len().next_multiple_of(PAGE)))?;
         for (index, part) in buf.chunks_mut(STEP).enumerate() {
             bounce.set_len(part.len())?;
             self.read_whole(&mut bounce, offset + (index * STEP) as u64)?;
@@ -117,16 +140,7 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        check_pages(buf.len(), offset)?;
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len.load(Ordering::Acquire)) {
-            let message = format!(
-                "{}: {} bytes at {offset} are past its end",
-                self.name,
-                buf.len()
-            );
-            return Err(io::Error::new(io::ErrorKind::WriteZero, message));
-        }
+        self.check_write(buf, offset)?;
         if !self.direct || is_aligned(buf) {
             return self.write_whole(buf, offset);
         }
@@ -139,8 +153,43 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
+    fn write_parts(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.check_write(part, at)?;
+            at += part.len() as u64;
+        }
+        if self.direct && !parts.iter().all(|part| is_aligned(part)) {
+            let mut at = offset;
+            return parts.iter().try_for_each(|part| {
+                self.write_at(part, at)?;
+                at += part.len() as u64;
+                Ok(())
+            });
+        }
+        let written = loop {
+            match rustix::io::pwritev(&self.file, parts, offset) {
+                Err(Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        // The rest of a short write, part by part; no more of it is done twice than a sector that O_DIRECT asks for.
+        let (mut done, mut at) = (written - written % SECTOR, offset);
+        for part in parts {
+            let skip = done.min(part.len());
+            self.write_whole(part.get(skip..).unwrap_or_default(), at + skip as u64)?;
+            done -= skip;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn read_unit(&self) -> usize {
+        self.read_unit
     }
 
     fn len(&self) -> io::Result<u64> {

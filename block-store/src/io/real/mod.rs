@@ -13,7 +13,7 @@ mod uring;
 pub use lock::{Lock, lock_exclusive, lock_unwritten};
 pub use shm::{RealRuntime, SharedMemory};
 
-use super::{AlignedBuf, Disk, DiskFile, PAGE, ReadQueue, Space, check_len, check_name};
+use super::{AlignedBuf, Disk, DiskFile, PAGE, ReadQueue, SECTOR, Space, check_len, check_name};
 use file::RealFile;
 use inline::InlineQueue;
 use probe::PROBE_NAME;
@@ -51,6 +51,7 @@ pub struct RealDisk {
     direct: bool,
     uring: bool,
     read_only: bool,
+    read_unit: usize,
 }
 
 impl RealDisk {
@@ -60,6 +61,10 @@ impl RealDisk {
         let direct = options.direct == Use::Auto && outcome("O_DIRECT", path, probe::direct(&dir));
         let uring =
             options.uring == Use::Auto && outcome("io_uring", path, probe::uring(&dir, direct));
+        let read_unit = match outcome("reading sectors", path, probe::sectors(&dir, direct)) {
+            true => SECTOR,
+            false => PAGE,
+        };
         let files = if direct { "O_DIRECT" } else { "the page cache" };
         let reads = if uring {
             "io_uring"
@@ -67,7 +72,7 @@ impl RealDisk {
             "one read call at a time"
         };
         log::info!(
-            "{}: files through {files}, asynchronous reads by {reads}",
+            "{}: files through {files}, reads in units of {read_unit} bytes, asynchronous ones by {reads}",
             path.display()
         );
         Ok(RealDisk {
@@ -76,6 +81,7 @@ impl RealDisk {
             direct,
             uring,
             read_only: false,
+            read_unit,
         })
     }
 
@@ -88,6 +94,7 @@ impl RealDisk {
             direct: true,
             uring: false,
             read_only: true,
+            read_unit: PAGE,
         };
         let mut page = AlignedBuf::zeroed(PAGE)?;
         let large = disk.list()?.into_iter().find_map(|name| {
@@ -135,7 +142,7 @@ impl RealDisk {
 
     fn try_create(&self, name: &str, len: u64) -> io::Result<RealFile> {
         let file = self.open_file(name, OFlags::CREATE | OFlags::EXCL)?;
-        let file = RealFile::new(file, name, 0, self.direct);
+        let file = RealFile::new(file, name, 0, self.direct, self.read_unit);
         file.allocate(len).inspect_err(|_| {
             if let Err(error) = fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 log::warn!(
@@ -158,7 +165,7 @@ impl RealDisk {
             ));
         }
         let len = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(RealFile::new(file, name, len, self.direct))
+        Ok(RealFile::new(file, name, len, self.direct, self.read_unit))
     }
 
     /// Says which file an error is about.

@@ -1,6 +1,6 @@
 //! Trials of what the directory's filesystem and the kernel really do.
 
-use super::super::{AlignedBuf, DiskFile, PAGE, ReadQueue};
+use super::super::{AlignedBuf, DiskFile, PAGE, ReadQueue, SECTOR};
 use super::file::RealFile;
 use super::uring::UringQueue;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -19,7 +19,16 @@ pub(super) fn direct(dir: &OwnedFd) -> io::Result<()> {
     let file = probe_file(dir, true)?;
     let mut back = AlignedBuf::zeroed(PAGE)?;
     file.read_at(&mut back, PAGE as u64)?;
-    compare(&back)
+    compare(&back, 0)
+}
+
+/// Whether single sectors can be read: O_DIRECT refuses that where the device's own are longer.
+pub(super) fn sectors(dir: &OwnedFd, direct: bool) -> io::Result<()> {
+    let file = probe_file(dir, direct)?;
+    let mut back = AlignedBuf::zeroed(PAGE)?;
+    back.set_len(SECTOR)?;
+    file.read_at(&mut back, (PAGE + SECTOR) as u64)?;
+    compare(&back, SECTOR)
 }
 
 /// Whether io_uring works on this kind of file: its own set-up and a read.
@@ -37,7 +46,7 @@ pub(super) fn uring(dir: &OwnedFd, direct: bool) -> io::Result<()> {
             "the kernel refuses submissions",
         ));
     }
-    compare(&read.buf)
+    compare(&read.buf, 0)
 }
 
 fn probe_file(dir: &OwnedFd, direct: bool) -> io::Result<RealFile> {
@@ -50,7 +59,7 @@ fn probe_file(dir: &OwnedFd, direct: bool) -> io::Result<RealFile> {
     let opened = fs::openat(dir, PROBE_NAME, flags, Mode::RUSR | Mode::WUSR);
     // Some filesystems create the file and then refuse the flag: remove it in any case.
     let _ = fs::unlinkat(dir, PROBE_NAME, AtFlags::empty());
-    let file = RealFile::new(opened?, PROBE_NAME, 0, direct);
+    let file = RealFile::new(opened?, PROBE_NAME, 0, direct, SECTOR);
     file.allocate((PAGES * PAGE) as u64)?;
     file.write_at(&AlignedBuf::from_bytes(&pattern())?, PAGE as u64)?;
     Ok(file)
@@ -64,12 +73,12 @@ fn pattern() -> [u8; PAGE] {
     page
 }
 
-fn compare(read: &[u8]) -> io::Result<()> {
-    if read == pattern() {
+fn compare(read: &[u8], from: usize) -> io::Result<()> {
+    if pattern().get(from..from + read.len()) == Some(read) {
         return Ok(());
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
-        "a page read back differs from the page written",
+        "what was read differs from what was written",
     ))
 }

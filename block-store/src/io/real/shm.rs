@@ -1,15 +1,17 @@
 //! Shared memory in the runtime directory: the write buffer's, which outlives the process.
 
-use super::super::{BufferMemory, PAGE, Runtime, check_name};
+use super::super::{BufferMemory, DiskFile, LiveMemory, LivePages, PAGE, Runtime, check_name};
 use rustix::fs::{self, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 /// A file mapped into memory, shared with nobody but later processes of the same user.
 pub struct SharedMemory {
@@ -111,6 +113,67 @@ impl BufferMemory for SharedMemory {
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`; `&mut self` makes it the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+
+    fn into_live(self: Box<Self>) -> Box<dyn LiveMemory> {
+        Box::new(LiveShared(Arc::from(self)))
+    }
+}
+
+/// A [`SharedMemory`] in use: no reference to all of it exists any more.
+struct LiveShared(Arc<SharedMemory>);
+
+impl SharedMemory {
+    /// The address of `len` bytes from `at`, if they are within.
+    fn place(&self, at: usize, len: usize) -> Option<*mut u8> {
+        at.checked_add(len).filter(|end| *end <= self.len)?;
+        Some(self.memory.as_ptr().wrapping_add(at))
+    }
+}
+
+impl LiveMemory for LiveShared {
+    fn read(&self, at: usize, into: &mut [u8]) {
+        let Some(from) = self.0.place(at, into.len()) else {
+            return into.fill(0);
+        };
+        // SAFETY: mapped, see `place`; written to by `write` alone, whose `&mut self` excludes this. `into` is not in
+        // the mapping, to which no reference exists.
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let Some(to) = self.0.place(at, bytes.len()) else {
+            debug_assert!(false, "{} bytes at {at} of {}", bytes.len(), self.0.len);
+            return;
+        };
+        // SAFETY: mapped, see `place`; `&mut self` excludes `read`, and parts that are being written out are not
+        // written to (the contract of `LivePages`). `bytes` is not in the mapping, as above.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    fn pages(&self) -> Arc<dyn LivePages> {
+        Arc::clone(&self.0) as Arc<dyn LivePages>
+    }
+}
+
+impl LivePages for SharedMemory {
+    fn write_out(
+        &self,
+        parts: &[Range<usize>],
+        file: &dyn DiskFile,
+        offset: u64,
+    ) -> io::Result<()> {
+        let slices: Option<Vec<IoSlice<'_>>> = parts
+            .iter()
+            .map(|part| {
+                let from = self.place(part.start, part.len())?;
+                // SAFETY: mapped, see `place`, for as long as `self` lives; nobody writes to a part that is being
+                // written out (the contract of `LivePages`).
+                let bytes = unsafe { std::slice::from_raw_parts(from, part.len()) };
+                Some(IoSlice::new(bytes))
+            })
+            .collect();
+        file.write_parts(&slices.ok_or(io::ErrorKind::InvalidInput)?, offset)
     }
 }
 

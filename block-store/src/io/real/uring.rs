@@ -16,7 +16,7 @@
 //! A kernel that refuses submissions for good (`given_up`) costs speed and nothing else: what it already has is
 //! waited for, everything else is read inline.
 
-use super::super::{AlignedBuf, DiskFile, ReadDone, ReadQueue, check_pages};
+use super::super::{AlignedBuf, DiskFile, ReadDone, ReadQueue, check_units};
 use super::file::progress;
 use io_uring::{EnterFlags, IoUring, opcode, types};
 use std::collections::VecDeque;
@@ -244,7 +244,7 @@ impl UringQueue {
 
 impl ReadQueue for UringQueue {
     fn push(&mut self, file: &Arc<dyn DiskFile>, offset: u64, buf: AlignedBuf, tag: u64) {
-        let checked = check_pages(buf.len(), offset).is_ok()
+        let checked = check_units(buf.len(), offset, file.read_unit()).is_ok()
             && offset.checked_add(buf.len() as u64).is_some();
         let fd = file.raw_fd().filter(|_| checked && !buf.is_empty());
         let read = Read {
@@ -392,16 +392,16 @@ mod tests {
             retries: 0,
         };
         let mut done = Vec::new();
-        queue.complete(read(0), PAGE as i32 + 512, &mut done);
+        queue.complete(read(0), PAGE as i32 + 700, &mut done);
         assert_eq!(
             queue.waiting.pop_front().unwrap().filled,
-            PAGE,
-            "goes on at a page"
+            PAGE + 512,
+            "goes on at a sector"
         );
         queue.complete(read(PAGE), -libc::EAGAIN, &mut done);
         assert_eq!(queue.waiting.pop_front().unwrap().retries, 1);
         assert!(done.is_empty());
-        queue.complete(read(PAGE), 512, &mut done);
+        queue.complete(read(PAGE), 500, &mut done);
         assert_eq!(
             done.pop().unwrap().result.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof

@@ -1,9 +1,12 @@
 //! Simulated buffer memory.
 
-use super::super::BufferMemory;
+use super::super::{BufferMemory, DiskFile, LiveMemory, LivePages};
 use super::SimDisk;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A buffer: its number (names come again), and its bytes unless a process has them.
 type Buffer = (u64, Option<Vec<u8>>);
@@ -106,6 +109,55 @@ impl BufferMemory for SimMemory {
             return self.ghost.get_or_insert_with(|| self.bytes.clone());
         }
         &mut self.bytes
+    }
+
+    fn into_live(self: Box<Self>) -> Box<dyn LiveMemory> {
+        Box::new(LiveSim(Arc::new(Mutex::new(*self))))
+    }
+}
+
+/// A [`SimMemory`] in use.
+#[derive(Clone)]
+struct LiveSim(Arc<Mutex<SimMemory>>);
+
+impl LiveMemory for LiveSim {
+    fn read(&self, at: usize, into: &mut [u8]) {
+        match self.0.lock().bytes().get(at..at + into.len()) {
+            Some(bytes) => into.copy_from_slice(bytes),
+            None => into.fill(0),
+        }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(to) = self.0.lock().bytes_mut().get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    }
+
+    fn pages(&self) -> Arc<dyn LivePages> {
+        Arc::new(self.clone())
+    }
+}
+
+impl LivePages for LiveSim {
+    fn write_out(
+        &self,
+        parts: &[Range<usize>],
+        file: &dyn DiskFile,
+        offset: u64,
+    ) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for part in parts {
+            let part = self.0.lock().bytes().get(part.clone()).map(<[u8]>::to_vec);
+            bytes.extend(part.ok_or(io::ErrorKind::InvalidInput)?);
+        }
+        file.write_at(&bytes, offset)
+    }
+}
+
+impl std::fmt::Debug for LiveSim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LiveSim")
     }
 }
 

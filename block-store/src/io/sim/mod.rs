@@ -28,8 +28,8 @@ pub use rng::Rng;
 pub use state::{Counters, Op};
 
 use super::{
-    BufferMemory, Disk, DiskFile, PAGE, ReadQueue, Runtime, Space, check_len, check_name,
-    check_pages,
+    BufferMemory, Disk, DiskFile, PAGE, ReadQueue, Runtime, SECTOR, Space, check_len, check_name,
+    check_pages, check_units,
 };
 use memory::SimMemory;
 use parking_lot::Mutex;
@@ -297,7 +297,7 @@ struct SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        check_pages(buf.len(), offset)?;
+        check_units(buf.len(), offset, SECTOR)?;
         self.disk.run(Op::Read, |state| {
             let inode = state.inode(self.inode)?;
             if offset
@@ -306,8 +306,14 @@ impl DiskFile for SimFile {
             {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            for (number, page) in (offset / PAGE as u64..).zip(buf.chunks_mut(PAGE)) {
-                inode.read(number, page);
+            let (mut at, mut page) = (offset, [0; PAGE]);
+            for sector in buf.chunks_mut(SECTOR) {
+                let within = (at % PAGE as u64) as usize;
+                if within == 0 || at == offset {
+                    inode.read(at / PAGE as u64, &mut page);
+                }
+                sector.copy_from_slice(page.get(within..within + SECTOR).unwrap_or_default());
+                at += SECTOR as u64;
             }
             state.counters.bytes_read += buf.len() as u64;
             Ok(())
@@ -360,6 +366,10 @@ impl DiskFile for SimFile {
             Err(_) => inode.fail_sync(),
         }
         admitted
+    }
+
+    fn read_unit(&self) -> usize {
+        SECTOR
     }
 
     fn len(&self) -> io::Result<u64> {

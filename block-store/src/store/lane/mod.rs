@@ -9,6 +9,8 @@
 //!                        +---- an edge block has changed ----+        +-- no room: stalled, tried again when rung
 //! ```
 
+mod buffers;
+mod load;
 mod op;
 mod read;
 mod turns;
@@ -17,13 +19,15 @@ mod write;
 use crate::bell::LaneBell;
 use crate::core::Core;
 use crate::error::RequestError;
-use crate::io::{AlignedBuf, ReadDone, ReadQueue};
+use crate::io::{ReadDone, ReadQueue};
 use crate::payload::Payload;
 use crate::read::{Decoder, NodeRead};
 use crate::state::Blocked;
 use crate::store::config::OnFull;
 use crate::store::vdisk::VDisk;
 use crate::write::Packer;
+use buffers::Buffers;
+pub(crate) use load::Load;
 use op::{Kind, Op};
 use std::collections::VecDeque;
 use std::io;
@@ -84,10 +88,10 @@ pub struct Done<P> {
 const NODE_TAG: u64 = 1 << 63;
 /// Bytes of requests that are worked on at a time, at most: what hostile guests can make a lane allocate.
 const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
-/// Buffers kept for reuse, and their size: one page read at its longest.
-const KEPT_BUFFERS: usize = 64;
-const SMALL_BUFFER: usize = 16 << 10;
-const LARGE_BUFFER: usize = 512 << 10;
+/// Finished reads that are decoded before what has come of them is handed out.
+const READS_AT_A_TIME: usize = 8;
+/// Finished operations whose parts are kept for their memory.
+const KEPT_PARTS: usize = 64;
 
 struct NodeLoad {
     read: NodeRead,
@@ -112,16 +116,25 @@ pub struct Lane<P: Payload> {
     /// Bytes begun since the last poll: what needs no I/O ends at once and would otherwise go on for ever.
     begun: u64,
     done: Vec<Done<P>>,
-    reads: Vec<ReadDone>,
+    /// Finished reads that wait to be decoded, in the order in which they came.
+    reads: VecDeque<ReadDone>,
+    /// Scratch.
+    came: Vec<ReadDone>,
     flushed: Vec<(usize, bool)>,
     packer: Packer,
+    /// The calling thread's; `None` where how busy that is says nothing of how long guests wait.
+    load: Option<Load>,
     decoder: Decoder,
-    small: Vec<AlignedBuf>,
-    large: Vec<AlignedBuf>,
+    buffers: Buffers,
 }
 
 impl<P: Payload> Lane<P> {
-    pub(crate) fn new(core: Arc<Core>, on_full: OnFull, depth: u32) -> io::Result<Self> {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        on_full: OnFull,
+        depth: u32,
+        load: Option<Load>,
+    ) -> io::Result<Self> {
         let bell = Arc::new(LaneBell::new()?);
         core.add_lane(&bell);
         let queue = core.disk.read_queue(depth)?;
@@ -139,12 +152,13 @@ impl<P: Payload> Lane<P> {
             bytes_in_flight: 0,
             begun: 0,
             done: Vec::new(),
-            reads: Vec::new(),
+            reads: VecDeque::new(),
+            came: Vec::new(),
             flushed: Vec::new(),
             packer: Packer::new()?,
+            load,
             decoder: Decoder::new()?,
-            small: Vec::new(),
-            large: Vec::new(),
+            buffers: Buffers::default(),
         })
     }
 
@@ -184,22 +198,30 @@ impl<P: Payload> Lane<P> {
     }
 
     /// Pushes I/O to the kernel, takes in what has finished, tries again what was stalled; appends finished requests.
+    ///
+    /// Not all of what has finished, if some requests have: while the first of many are on their way back to their guest,
+    /// and its next ones to the disk, the others are decoded. Call again until nothing comes.
     pub fn poll(&mut self, done: &mut Vec<Done<P>>) {
         self.begun = 0;
         self.answer_bell();
         self.start_waiting();
         loop {
-            let mut reads = std::mem::take(&mut self.reads);
-            self.queue.poll(&mut reads);
-            if reads.is_empty() {
-                self.reads = reads;
+            self.queue.poll(&mut self.came);
+            self.reads.extend(self.came.drain(..));
+            if self.reads.is_empty() {
                 break;
             }
-            for read in reads.drain(..) {
+            for _ in 0..READS_AT_A_TIME {
+                let Some(read) = self.reads.pop_front() else {
+                    break;
+                };
                 self.read_done(read);
             }
-            self.reads = reads;
             self.start_waiting();
+            if !self.done.is_empty() {
+                self.queue.poll(&mut self.came);
+                break;
+            }
         }
         done.append(&mut self.done);
     }
@@ -315,9 +337,9 @@ impl<P: Payload> Lane<P> {
         op.count(&result);
         let (tag, payload, mut parts) = op.into_parts();
         for buffer in parts.buffers.drain(..).flatten() {
-            self.keep(buffer);
+            self.buffers.keep(buffer);
         }
-        if self.spare_ops.len() < KEPT_BUFFERS {
+        if self.spare_ops.len() < KEPT_PARTS {
             self.spare_ops.push(parts);
         }
         self.done.push(Done {
@@ -368,7 +390,11 @@ impl<P: Payload> Lane<P> {
         };
         let buffer = plan.and_then(|read| {
             let (offset, len) = read.pages();
-            Ok((offset, self.buffer(len).map_err(|e| e.to_string())?, read))
+            Ok((
+                offset,
+                self.buffers.take(len).map_err(|e| e.to_string())?,
+                read,
+            ))
         });
         match buffer {
             Ok((offset, buffer, read)) => {
@@ -428,7 +454,7 @@ impl<P: Payload> Lane<P> {
                 o == l || core.state.lock().is_heir(o, l)
             }),
         };
-        self.keep(read.buf);
+        self.buffers.keep(read.buf);
         match slots {
             Err(why) => self.node_failed(load.waiting, &why),
             Ok(slots) => {
@@ -437,27 +463,6 @@ impl<P: Payload> Lane<P> {
                     self.again(index);
                 }
             }
-        }
-    }
-
-    fn buffer(&mut self, len: usize) -> io::Result<AlignedBuf> {
-        let (pool, size) = match len {
-            0..=SMALL_BUFFER => (&mut self.small, SMALL_BUFFER),
-            _ => (&mut self.large, LARGE_BUFFER.max(len)),
-        };
-        let mut buffer = match pool.pop() {
-            Some(buffer) => buffer,
-            None => AlignedBuf::zeroed(size)?,
-        };
-        buffer.set_len(len)?;
-        Ok(buffer)
-    }
-
-    fn keep(&mut self, buffer: AlignedBuf) {
-        match buffer.capacity() {
-            SMALL_BUFFER if self.small.len() < KEPT_BUFFERS => self.small.push(buffer),
-            LARGE_BUFFER if self.large.len() < 8 => self.large.push(buffer),
-            _ => {}
         }
     }
 }

@@ -40,7 +40,7 @@ impl<P: Payload> Lane<P> {
         op.parts.buffers.clear();
         op.parts.buffers.resize_with(reads.len(), || None);
         for (n, read) in reads.iter().enumerate() {
-            match self.buffer(read.len as usize) {
+            match self.buffers.take(read.len as usize) {
                 Ok(buffer) => {
                     let tag = (index as u64) << 20 | n as u64;
                     self.queue
@@ -98,7 +98,7 @@ impl<P: Payload> Lane<P> {
             self.deliver(&mut op)
         };
         for buffer in op.parts.buffers.drain(..).flatten() {
-            self.keep(buffer);
+            self.buffers.keep(buffer);
         }
         let kind = op.kind;
         if let Some(place) = self.ops.get_mut(index) {

@@ -1,7 +1,7 @@
 //! Writes, zeroes, discards and flushes.
 
-use super::Lane;
 use super::op::{Edge, Kind, Op};
+use super::{Lane, Load};
 use crate::compress::{Class, WriteTraits};
 use crate::error::RequestError;
 use crate::format::BLOCK;
@@ -58,7 +58,8 @@ impl<P: Payload> Lane<P> {
         let sequential = op.next_piece.is_none() && op.vdisk.note_write(op.offset, op.len);
         let rules = op.vdisk.rules();
         let vdisk = Arc::clone(&op.vdisk);
-        let cpu_headroom = self.core.cpu_headroom.load(Relaxed);
+        let host = self.core.cpu_headroom.load(Relaxed);
+        let own = self.load.as_mut().map_or(100, Load::headroom);
         let traits = WriteTraits {
             bytes: op.len,
             sequential,
@@ -66,7 +67,7 @@ impl<P: Payload> Lane<P> {
             tag: vdisk.tag(),
             age_secs: 0,
             class: Class::Compressible,
-            cpu_headroom,
+            cpu_headroom: host.min(own),
         };
         op.parts.prepared.clear();
         let (inner, blocks) = op.inner();
