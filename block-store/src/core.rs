@@ -304,10 +304,11 @@ impl Core {
     /// The file, its header and its name are durable before anything can be appended: an acknowledged write never
     /// waits for space, and a flush never for a directory.
     pub fn allocate_step(&self) -> Result<bool, StoreError> {
-        let ((id, generation), prewrite) = {
+        let ((id, generation), prewrite, enough) = {
             let mut state = self.state.lock();
             let prewrite = state.segments.wants_prewritten();
-            if state.segments.spares() >= RESERVED + READY && !prewrite {
+            let enough = state.segments.spares() >= RESERVED + READY;
+            if enough && !(prewrite && !state.full) {
                 return Ok(false);
             }
             let next = state.segments.next_id().ok_or_else(|| {
@@ -315,7 +316,7 @@ impl Core {
                     "the store has all the segments that its format can name".into(),
                 )
             })?;
-            (next, prewrite)
+            (next, prewrite, enough)
         };
         let made = self.create_segment(id, generation, prewrite);
         if made.is_err() {
@@ -332,6 +333,11 @@ impl Core {
                 drop(state);
                 self.resume_lanes();
                 Ok(true)
+            }
+            // One more to be written ahead is a luxury: nobody waits for it, and nothing is full without it.
+            Err(e) if is_full(&e) && enough => {
+                self.state.lock().segments.prewrite = false;
+                Ok(false)
             }
             Err(e) if is_full(&e) => {
                 if !std::mem::replace(&mut self.state.lock().full, true) {

@@ -246,3 +246,38 @@ fn a_disk_too_small_for_a_store_is_a_clear_error() {
         assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
     }
 }
+
+/// Writes of parts of a block that wait behind a write of that block have to read it anew once that one is through. They are
+/// not left behind, though nothing else happens that would wake them.
+#[test]
+fn writes_that_read_their_block_anew_are_not_left_waiting() {
+    let (m, store, disk, mut client) = small();
+    let blocks = fill(&mut client, &disk);
+    let at = blocks * BLOCK as u64;
+    for part in 0..3u8 {
+        let offset = at + 512 * u64::from(part);
+        let from = vec![part + 1; 512];
+        client
+            .lane
+            .submit(&disk, Command::Write { offset, from }, 1);
+    }
+    let (offset, from) = (at + BLOCK as u64, noise(blocks + 1, BLOCK));
+    client
+        .lane
+        .submit(&disk, Command::Write { offset, from }, 1);
+    let mut done = Vec::new();
+    client.lane.poll(&mut done);
+    assert!(done.is_empty(), "the store is full");
+    m.disk.set_capacity(16 << 20);
+    store.core().allocate_ready().unwrap();
+    for _ in 0..50 {
+        client.lane.poll(&mut done);
+    }
+    assert_eq!(done.len(), 5, "{} wait", client.lane.in_flight());
+    assert!(done.iter().all(|d| d.result.is_ok()));
+    let mut expected = noise(blocks, BLOCK);
+    for part in 0..3u8 {
+        expected[512 * usize::from(part)..][..512].fill(part + 1);
+    }
+    assert!(client.read(&disk, at, BLOCK).unwrap() == expected);
+}

@@ -110,6 +110,8 @@ pub struct Lane<P: Payload> {
     spare_ops: Vec<op::Parts>,
     loads: Vec<Option<NodeLoad>>,
     stalled: VecDeque<usize>,
+    /// How often an operation was held up by something that rings when it is over.
+    blocked: u64,
     /// Not begun yet: too many bytes are in flight.
     waiting: Turns,
     bytes_in_flight: u64,
@@ -148,6 +150,7 @@ impl<P: Payload> Lane<P> {
             spare_ops: Vec::new(),
             loads: Vec::new(),
             stalled: VecDeque::new(),
+            blocked: 0,
             waiting: Turns::default(),
             bytes_in_flight: 0,
             begun: 0,
@@ -262,20 +265,29 @@ impl<P: Payload> Lane<P> {
         }
     }
 
-    /// Tries again what is stalled, each once. Writes keep their order: once one has stalled again, those behind it wait.
+    /// Tries again what is stalled. Writes keep their order: once one has stalled again, those behind it wait.
     fn resume_stalled(&mut self) {
         let mut writes_wait = false;
-        for _ in 0..self.stalled.len() {
-            let Some(index) = self.stalled.pop_front() else {
-                return;
-            };
-            let is_write = self.op(index).is_some_and(|op| op.kind == Kind::Write);
-            if is_write && writes_wait {
-                self.stalled.push_back(index);
-                continue;
+        // One that has to read its edges anew queues up behind the others, though nothing holds it up: nobody would wake
+        // it. So until all is done, or something is held up that will be woken.
+        while !writes_wait && !self.stalled.is_empty() {
+            let blocked = self.blocked;
+            for _ in 0..self.stalled.len() {
+                let Some(index) = self.stalled.pop_front() else {
+                    return;
+                };
+                let is_write = self.op(index).is_some_and(|op| op.kind == Kind::Write);
+                if is_write && writes_wait {
+                    self.stalled.push_back(index);
+                    continue;
+                }
+                let before = self.blocked;
+                self.apply(index);
+                writes_wait |= is_write && self.blocked != before;
             }
-            self.apply(index);
-            writes_wait |= is_write && self.stalled.back() == Some(&index);
+            if self.blocked != blocked {
+                return;
+            }
         }
     }
 
@@ -363,6 +375,7 @@ impl<P: Payload> Lane<P> {
                 core.alloc_bell.ring();
             }
         }
+        self.blocked += 1;
         self.stalled.push_back(index);
     }
 
