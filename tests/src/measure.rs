@@ -99,7 +99,12 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
 pub fn cpu_time_exact(pid: u32) -> io::Result<Duration> {
     let mut total = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let stat = match fs::read_to_string(task?.path().join("schedstat")) {
+            // Ended since the list was made.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => continue,
+            stat => stat?,
+        };
         let ns = stat.split_whitespace().next().and_then(|n| n.parse().ok());
         total += Duration::from_nanos(ns.ok_or(io::ErrorKind::InvalidData)?);
     }
@@ -199,7 +204,12 @@ mod tests {
     fn this_process_has_cpu_time_and_memory() {
         let pid = std::process::id();
         cpu_time(pid).unwrap();
-        assert!(cpu_time_exact(pid).unwrap() > Duration::ZERO);
+        // While other threads come and go.
+        for _ in 0..200 {
+            let short = std::thread::spawn(|| {});
+            assert!(cpu_time_exact(pid).unwrap() > Duration::ZERO);
+            short.join().unwrap();
+        }
         let memory = memory(pid).unwrap();
         assert!(memory.peak >= memory.anonymous && memory.anonymous > 0);
     }
