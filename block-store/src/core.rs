@@ -308,7 +308,7 @@ impl Core {
             let mut state = self.state.lock();
             let prewrite = state.segments.wants_prewritten();
             let enough = state.segments.spares() >= RESERVED + READY;
-            if enough && !(prewrite && !state.full) {
+            if enough && (state.full || !prewrite) {
                 return Ok(false);
             }
             let next = state.segments.next_id().ok_or_else(|| {
