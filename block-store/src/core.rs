@@ -123,8 +123,7 @@ impl Core {
         if state.log.undrained() >= DRAIN_FROM {
             self.log_bell.ring();
         }
-        let few = state.segments.spares() < RESERVED + READY || state.segments.wants_prewritten();
-        if few && !state.full {
+        if state.segments.spares() < RESERVED + READY && !state.full {
             self.alloc_bell.ring();
         }
         if self.wants_checkpoint(state) {
@@ -250,7 +249,9 @@ impl Core {
             let mut state = self.state.lock();
             state.log.committed(&cut);
             let left = state.prefer_prewritten();
-            self.ring_for(&state);
+            if state.segments.wants_prewritten() && !state.full {
+                self.alloc_bell.ring();
+            }
             left
         };
         self.counters.commits.fetch_add(1, Relaxed);

@@ -162,8 +162,8 @@ impl Segments {
         made.unwrap_or(self.next_generation)
     }
 
-    /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more: a prewritten one, or else one
-    /// that is not, if there is a choice.
+    /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more. Where there is a choice, it is
+    /// prewritten or not as asked for.
     pub fn take_spare(
         &mut self,
         purpose: Purpose,
