@@ -8,13 +8,14 @@ use crate::bell::{Bell, LaneBell};
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
 use crate::io::{AlignedBuf, Disk, DiskFile};
-use crate::log::Cut;
+use crate::log::{Cut, Streams};
 use crate::read::NodeRead;
 use crate::state::{Blocked, State};
+use crate::write::Packers;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use uuid::Uuid;
 
 /// Full pages that are worth waking the log's thread for, in bytes.
@@ -24,9 +25,10 @@ const PREWRITE_STEP: usize = 256 << 10;
 /// Spare segments that are kept ready beyond the reserves.
 const READY: usize = 2;
 
-/// Someone who waits until everything up to an LSN is durable.
+/// Someone who waits until everything up to an LSN is durable, in some of the log's streams.
 struct FlushWaiter {
     lsn: u64,
+    streams: Streams,
     lane: Arc<LaneBell>,
     operation: usize,
 }
@@ -61,6 +63,8 @@ pub struct Core {
     /// One at a time drains or commits.
     draining: Mutex<()>,
     waiters: Mutex<Vec<FlushWaiter>>,
+    /// How many these are, for those who only want to know that.
+    waiting: AtomicUsize,
     lanes: Mutex<Vec<std::sync::Weak<LaneBell>>>,
     /// The log's thread.
     pub log_bell: Bell,
@@ -68,6 +72,8 @@ pub struct Core {
     pub alloc_bell: Bell,
     /// The thread of checkpoints and reclamation.
     pub upkeep_bell: Bell,
+    /// Threads that pack large writes.
+    pub packers: Packers,
     /// Counters.
     pub counters: Counters,
     /// Bytes of log after which a checkpoint is due.
@@ -88,10 +94,12 @@ impl Core {
             state: Mutex::new(state),
             draining: Mutex::default(),
             waiters: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             lanes: Mutex::default(),
             log_bell: Bell::default(),
             alloc_bell: Bell::default(),
             upkeep_bell: Bell::default(),
+            packers: Packers::default(),
             counters: Counters::default(),
             checkpoint_log,
             checkpointed: AtomicU64::new(0),
@@ -151,19 +159,23 @@ impl Core {
         self.resume_lanes();
     }
 
-    /// Has `operation` of a lane told when everything up to `lsn` is durable.
-    pub fn when_durable(&self, lsn: u64, lane: &Arc<LaneBell>, operation: usize) {
-        self.waiters.lock().push(FlushWaiter {
+    /// Has `operation` of a lane told when everything up to `lsn` is durable in these streams.
+    pub fn when_durable(&self, lsn: u64, streams: Streams, lane: &Arc<LaneBell>, operation: usize) {
+        let mut waiters = self.waiters.lock();
+        waiters.push(FlushWaiter {
             lsn,
+            streams,
             lane: Arc::clone(lane),
             operation,
         });
+        self.waiting.store(waiters.len(), Relaxed);
+        drop(waiters);
         self.log_bell.ring();
     }
 
-    /// Whether a commit is due.
-    pub fn flush_is_wanted(&self) -> bool {
-        !self.waiters.lock().is_empty()
+    /// How many flushes wait for a commit.
+    pub fn flushes_waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// Runs `attempt` under the lock until no node of the map is missing, reading missing ones outside of the lock. For
@@ -210,29 +222,45 @@ impl Core {
         self.counters
             .log_bytes
             .fetch_add(u64::from(drain.len), Relaxed);
-        self.state.lock().log.drained(&drain);
-        self.resume_lanes();
+        let mut state = self.state.lock();
+        state.log.drained(&drain);
+        // Nobody is woken for nothing: this is part of every flush.
+        let wanted = std::mem::take(&mut state.wants_room);
+        drop(state);
+        if wanted {
+            self.resume_lanes();
+        }
         Ok(true)
     }
 
     /// Group commit: everything appended before is durable when it returns; whoever waited for that is told.
-    ///
+    pub fn commit(&self) -> Result<(), StoreError> {
+        self.commit_streams(Streams::ALL).map(drop)
+    }
+
+    /// Group commit of what waiting flushes are about. Returns how many were told.
+    pub fn commit_flushes(&self) -> Result<usize, StoreError> {
+        let wanted = |set: Streams, w: &FlushWaiter| set.and(w.streams);
+        let streams = self.waiters.lock().iter().fold(Streams::FRESH, wanted);
+        self.commit_streams(streams)
+    }
+
     /// # Crash
-    /// 1. Under the lock: cut. Open segments are padded to a page, LSNs up to the cut's are covered.
+    /// 1. Under the lock: cut. The streams' open segments are padded to a page, LSNs up to the cut's are covered.
     /// 2. Their pages are written.
     /// 3. Their files are synced; new files and their names were when they were allocated.
     /// 4. Waiters are told. The cut's prefixes are recorded in the log by the next commit.
-    pub fn commit(&self) -> Result<(), StoreError> {
+    fn commit_streams(&self, streams: Streams) -> Result<usize, StoreError> {
         let _one = self.draining.lock();
         let cut = {
             let mut state = self.state.lock();
             if let Some(why) = &state.failed {
                 let error = StoreError::Failed(why.to_string());
                 drop(state);
-                self.tell_waiters(u64::MAX, false);
+                self.tell_waiters(u64::MAX, Streams::ALL, false);
                 return Err(error);
             }
-            state.log.cut()
+            state.log.cut(streams)
         };
         while self.drain_one(Some(&cut))? {}
         if !self.state.lock().log.is_drained(&cut) {
@@ -255,25 +283,26 @@ impl Core {
             left
         };
         self.counters.commits.fetch_add(1, Relaxed);
-        self.tell_waiters(cut.lsn, true);
+        let told = self.tell_waiters(cut.lsn, cut.streams, true);
         // Nothing is written behind its end any more; if the space can't be given back now, compaction will.
         if let Some((file, used)) = left
             && let Err(error) = file.truncate(u64::from(used))
         {
             log::warn!("{file:?}: can't be cut to {used} bytes: {error}");
         }
-        Ok(())
+        Ok(told)
     }
 
-    fn tell_waiters(&self, lsn: u64, ok: bool) {
-        let told: Vec<_> = self
-            .waiters
-            .lock()
-            .extract_if(.., |w| w.lsn <= lsn)
-            .collect();
-        for waiter in told {
+    fn tell_waiters(&self, lsn: u64, streams: Streams, ok: bool) -> usize {
+        let mut waiters = self.waiters.lock();
+        let is_over = |w: &mut FlushWaiter| w.lsn <= lsn && streams.cover(w.streams);
+        let told: Vec<_> = waiters.extract_if(.., is_over).collect();
+        self.waiting.store(waiters.len(), Relaxed);
+        drop(waiters);
+        for waiter in &told {
             waiter.lane.flush_ended(waiter.operation, ok);
         }
+        told.len()
     }
 
     /// A write or fsync has failed: what the kernel still holds of earlier writes can't be known any more, so nothing
@@ -296,7 +325,7 @@ impl Core {
             state.log.note_failure();
         }
         drop(state);
-        self.tell_waiters(u64::MAX, false);
+        self.tell_waiters(u64::MAX, Streams::ALL, false);
         self.resume_lanes();
     }
 

@@ -2,8 +2,10 @@
 
 use crate::io::real::{RealDisk, RealRuntime};
 use crate::io::{Disk, Runtime};
+use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Name of the file that the owner of a store holds locked.
@@ -21,6 +23,12 @@ pub trait Host: Send + Sync {
     fn now(&self) -> u64;
     /// A new UUID.
     fn new_uuid(&self) -> Uuid;
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 /// The machine we run on.

@@ -40,6 +40,8 @@ pub struct State {
     pub full: bool,
     /// And reclamation has not found any either.
     pub exhausted: bool,
+    /// A write of some lane waits for room in the write buffer.
+    pub wants_room: bool,
     /// Bytes of a segment.
     pub segment_size: u32,
 }

@@ -95,9 +95,6 @@ pub struct Compressor {
     zstd: CCtx<'static>,
     /// What the zstd context is set to.
     level: Option<i32>,
-    /// For content below 64 KiB, whose positions fit 16 bits.
-    lz4_small: lz4_flex::block::CompressTable,
-    lz4_large: lz4_flex::block::CompressTable,
     scratch: Vec<u8>,
 }
 
@@ -116,8 +113,6 @@ impl Compressor {
         Ok(Compressor {
             zstd,
             level: None,
-            lz4_small: lz4_flex::block::CompressTable::small(),
-            lz4_large: lz4_flex::block::CompressTable::large(),
             scratch: Vec::new(),
         })
     }
@@ -128,7 +123,7 @@ impl Compressor {
         let limit = longest_useful(src.len())?;
         let len = match codec {
             Codec::None => None,
-            Codec::Lz4 => self.lz4(src),
+            Codec::Lz4 => self.lz4(src, limit),
             Codec::Zstd(level) => self.zstd(level, src, limit),
         }?;
         let payload = self.scratch.get(..len).filter(|_| len <= limit)?;
@@ -136,16 +131,10 @@ impl Compressor {
         Some(len)
     }
 
-    fn lz4(&mut self, src: &[u8]) -> Option<usize> {
-        let room = lz4_flex::block::get_maximum_output_size(src.len());
-        let large = src.len() >= usize::from(u16::MAX);
-        let table = if large {
-            &mut self.lz4_large
-        } else {
-            &mut self.lz4_small
-        };
-        let scratch = room_for(&mut self.scratch, room)?;
-        lz4_flex::block::compress_into_with_table(src, scratch, table).ok()
+    fn lz4(&mut self, src: &[u8], limit: usize) -> Option<usize> {
+        // With no room for a useless result the library stops early.
+        let scratch = room_for(&mut self.scratch, limit)?;
+        lz4::block::compress_to_buffer(src, None, false, scratch).ok()
     }
 
     fn zstd(&mut self, level: i32, src: &[u8], limit: usize) -> Option<usize> {
@@ -156,7 +145,6 @@ impl Compressor {
                 .ok()?;
             self.level = Some(level);
         }
-        // With no room for a useless result the library stops early.
         let scratch = room_for(&mut self.scratch, limit)?;
         let result = self.zstd.compress2(scratch, src);
         if result.is_err() {
@@ -267,7 +255,11 @@ fn decode(zstd: &mut DCtx<'_>, codec: u8, src: &[u8], dst: &mut [u8]) -> Result<
     const LZ4: u8 = Codec::Lz4.byte();
     const ZSTD: u8 = Codec::Zstd(1).byte();
     let len = match codec {
-        LZ4 => lz4_flex::block::decompress_into(src, dst).map_err(|_| DecodeError::Damaged)?,
+        LZ4 => {
+            let len = i32::try_from(dst.len()).map_err(|_| DecodeError::TooLong(dst.len()))?;
+            lz4::block::decompress_to_buffer(src, Some(len), dst)
+                .map_err(|_| DecodeError::Damaged)?
+        }
         // In one step, straight into `dst`: no window is allocated, however large the frame claims its own to be.
         ZSTD => zstd
             .decompress(dst, src)

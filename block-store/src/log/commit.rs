@@ -1,15 +1,18 @@
 //! Group commit: everything appended so far becomes durable at once.
 
-use super::{Log, STREAMS, Stream};
+use super::{Log, Marks, STREAMS, Stream, Streams};
 use crate::format::{CommitRecord, Prefix, RecordFlags, RecordHeader, RecordKind};
 use crate::io::DiskFile;
 use std::sync::Arc;
 
-/// What one commit covers. All LSNs up to `lsn` are durable once every file has been drained up to its end and synced.
+/// What one commit covers. All LSNs up to `lsn` of its streams are durable once every file has been drained up to its end
+/// and synced.
 #[derive(Debug)]
 pub struct Cut {
     /// The last LSN covered.
     pub lsn: u64,
+    /// The streams covered.
+    pub streams: Streams,
     /// The files to sync, with the end of what each must hold.
     pub files: Vec<(Arc<dyn DiskFile>, Prefix)>,
 }
@@ -26,9 +29,15 @@ impl Cut {
 }
 
 impl Log {
-    /// Whether there is anything that a commit would make durable.
-    pub fn has_unsynced(&self) -> bool {
-        self.segments.iter().any(|s| s.append > s.synced)
+    /// Whether there is anything that a commit of these streams would make durable.
+    fn has_unsynced(&self, streams: Streams) -> bool {
+        let mut covered = self.segments.iter().filter(|s| streams.has(s.stream));
+        covered.any(|s| s.append > s.synced)
+    }
+
+    /// The streams that hold something of a vDisk's that is not durable.
+    pub fn unsynced_of(&self, vdisk: &Marks) -> Streams {
+        vdisk.beyond(&self.synced)
     }
 
     /// The record of the commit before, if it has not been recorded yet.
@@ -56,19 +65,21 @@ impl Log {
         Some((header, payload))
     }
 
-    /// Begins a commit: records the prefixes of the one before, and pads every open segment to a page.
+    /// Begins a commit of these streams, and of that of small writes: records the prefixes of the one before, and pads the
+    /// open segments to a page.
     ///
     /// The record rides along where there is room for it; without room the prefixes wait for the next commit, which
     /// only makes recovery take a little more of the log on the word of its own checksums.
-    pub fn cut(&mut self) -> Cut {
-        if self.has_unsynced()
+    pub fn cut(&mut self, streams: Streams) -> Cut {
+        let streams = streams.and(Streams::FRESH);
+        if self.has_unsynced(streams)
             && let Some((header, payload)) = self.commit_record()
             && self.append(Stream::Fresh, &header, &payload).is_ok()
         {
             self.unrecorded.clear();
         }
         let lsn = self.last_lsn();
-        for stream in STREAMS {
+        for stream in STREAMS.into_iter().filter(|s| streams.has(*s)) {
             let open = self.open_in(stream);
             if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
                 self.appended += segment.pad(&mut self.pool, lsn);
@@ -77,7 +88,7 @@ impl Log {
         let files = self
             .segments
             .iter()
-            .filter(|s| s.append > s.synced)
+            .filter(|s| streams.has(s.stream) && s.append > s.synced)
             .map(|s| {
                 let end = Prefix {
                     segment: s.id,
@@ -88,6 +99,7 @@ impl Log {
             });
         Cut {
             lsn,
+            streams,
             files: files.collect(),
         }
     }
@@ -101,6 +113,11 @@ impl Log {
 
     /// The cut's files are synced.
     pub fn committed(&mut self, cut: &Cut) {
+        for (stream, synced) in STREAMS.into_iter().zip(&mut self.synced) {
+            if cut.streams.has(stream) {
+                *synced = (*synced).max(cut.lsn);
+            }
+        }
         for (_, prefix) in &cut.files {
             if let Some(segment) = self.segments.iter_mut().find(|s| s.id == prefix.segment) {
                 segment.synced = segment.synced.max(prefix.end);

@@ -10,35 +10,25 @@
 //! would have done. LSNs grow along each segment.
 
 mod commit;
+mod gather;
 mod slots;
+mod streams;
 
 use crate::format::{Location, MAX_STORED, Prefix, RecordHeader, SEGMENT_DATA_START, Seed};
 use crate::io::{DiskFile, LivePages, PAGE};
 pub use commit::Cut;
+pub use gather::Gathering;
 pub use slots::SlotPool;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+pub use streams::{Marks, STREAMS, Stream, Streams};
 
 /// Largest single write of draining, in bytes: long enough for the disk's full rate, short enough not to keep a flush waiting.
 const MAX_DRAIN: usize = 1 << 20;
 
 /// Part of the write buffer that each stream but that of small writes may fill: one in so many.
 const STREAMING_SHARE: usize = 4;
-
-/// The log's streams: data of unlike lifetime goes to segments of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Small writes, ranges, commit records.
-    Fresh = 0,
-    /// Large sequential writes.
-    Streaming = 1,
-    /// Relocated data.
-    Cold = 2,
-}
-
-/// All streams.
-pub const STREAMS: [Stream; 3] = [Stream::Fresh, Stream::Streaming, Stream::Cold];
 
 /// Why nothing can be appended now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +85,8 @@ pub struct Log {
     segments: Vec<LogSegment>,
     open: [Option<u32>; 3],
     next_lsn: u64,
+    /// Per stream: the last LSN that a commit of it has covered.
+    synced: [u64; STREAMS.len()],
     /// Prefixes of the last commit, to be recorded by the next one.
     unrecorded: Vec<Prefix>,
     /// Bytes appended, padding included, since the checkpoint that the store was opened from: for the checkpoint's trigger and statistics.
@@ -111,6 +103,7 @@ impl Log {
             segments: Vec::new(),
             open: [None; 3],
             next_lsn,
+            synced: [0; STREAMS.len()],
             unrecorded,
             appended,
         }

@@ -309,6 +309,7 @@ impl Forward {
             failed: None,
             full: false,
             exhausted: false,
+            wants_room: false,
             segment_size: 0,
         };
         Self {

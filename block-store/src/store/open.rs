@@ -164,6 +164,7 @@ impl Store {
             failed: None,
             full: false,
             exhausted: false,
+            wants_room: false,
             segment_size: superblock.segment_size,
         };
         let core = Core::new(disk, superblock.store, state, config.checkpoint_log);

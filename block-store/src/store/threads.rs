@@ -4,6 +4,8 @@
 use super::Store;
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::log::Gathering;
+use crate::write::Packer;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -17,6 +19,9 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// How often the host's CPU load is looked at, for the compression rules.
 const MEASURE: Duration = Duration::from_secs(1);
+
+/// Threads that pack large writes, at most.
+const MOST_PACKERS: usize = 4;
 
 /// The threads, and the word to stop.
 #[derive(Default)]
@@ -32,6 +37,7 @@ impl Threads {
         for bell in [&core.log_bell, &core.alloc_bell, &core.upkeep_bell] {
             bell.ring();
         }
+        core.packers.stop();
         let own = std::thread::current().id();
         for handle in self.handles.lock().drain(..) {
             // The last owner may be one of the threads itself: it ends by returning.
@@ -91,13 +97,14 @@ impl Store {
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-log", move |stop| {
             let mut measured = Instant::now();
+            let mut gathering = Gathering::default();
             while !stop.load(SeqCst) {
                 core.log_bell.wait(None);
                 if measured.elapsed() >= MEASURE {
                     measured = Instant::now();
                     core.cpu_headroom.store(cpu_headroom(), Relaxed);
                 }
-                serve_log(&core);
+                serve_log(&core, &mut gathering);
             }
         })?;
         let core = Arc::clone(&self.core);
@@ -113,6 +120,14 @@ impl Store {
                 }
             }
         })?;
+        // One core is the serving threads'. On a host of many cores a few of these are what the disk can take.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        for _ in 0..(cores - 1).min(MOST_PACKERS) {
+            let core = Arc::clone(&self.core);
+            let mut packer = Packer::new().map_err(StoreError::io("making a packer"))?;
+            self.threads
+                .spawn("firn-pack", move |_| core.packers.serve(&mut packer))?;
+        }
         self.core.alloc_bell.ring();
         // The thread must not keep the store alive.
         let store = Arc::downgrade(self);
@@ -166,10 +181,10 @@ fn cpu_headroom() -> u8 {
 }
 
 /// Commits while anyone waits for it, drains while there are full pages.
-fn serve_log(core: &Core) {
+fn serve_log(core: &Core, gathering: &mut Gathering) {
     loop {
-        let outcome = if core.flush_is_wanted() {
-            core.commit().map(|()| true)
+        let outcome = if core.flushes_waiting() > 0 {
+            commit(core, gathering).map(|()| true)
         } else {
             core.drain_step()
         };
@@ -182,6 +197,19 @@ fn serve_log(core: &Core) {
             }
         }
     }
+}
+
+/// Lets others join for a moment, if some are likely to, and commits.
+fn commit(core: &Core, gathering: &mut Gathering) -> Result<(), StoreError> {
+    let patience = gathering.patience(core.flushes_waiting());
+    let began = Instant::now();
+    while core.flushes_waiting() < gathering.expected() && began.elapsed() < patience {
+        std::thread::yield_now();
+    }
+    let began = Instant::now();
+    let told = core.commit_flushes()?;
+    gathering.committed(told, core.flushes_waiting(), began.elapsed());
+    Ok(())
 }
 
 impl Drop for Store {

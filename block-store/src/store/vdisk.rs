@@ -2,6 +2,7 @@
 
 use crate::compress::Rules;
 use crate::format::VDiskRow;
+use crate::log::Marks;
 use parking_lot::RwLock;
 use serde::Serialize;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct VDisk {
     rules: RwLock<Arc<Rules>>,
     /// Where the last write ended: the next one that begins there is sequential.
     write_end: AtomicU64,
+    /// What it has written, for its flushes.
+    pub(crate) marks: Marks,
     pub(crate) stats: VDiskCounters,
 }
 
@@ -74,6 +77,7 @@ impl VDisk {
             deleted: AtomicBool::new(false),
             rules: RwLock::new(rules),
             write_end: AtomicU64::new(u64::MAX),
+            marks: Marks::default(),
             stats: VDiskCounters::default(),
         }
     }

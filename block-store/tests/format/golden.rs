@@ -183,7 +183,7 @@ fn serve(
         if let Some(done) = done.pop() {
             return done.result.map(|()| done.payload);
         }
-        if store.core().flush_is_wanted() {
+        if store.core().flushes_waiting() > 0 {
             store.core().commit().unwrap();
         }
         store.core().allocate_ready().unwrap();

@@ -99,9 +99,10 @@ impl Model {
         self.sectors.retain(|(v, _), _| *v != vdisk);
     }
 
-    /// It failed or was never heard of again: it may have happened or not.
-    pub fn flushed(&mut self, submitted: u64) {
-        for history in self.sectors.values_mut() {
+    /// A flush of this vDisk, submitted then, has ended: it covers what had been acknowledged.
+    pub fn flushed(&mut self, vdisk: usize, submitted: u64) {
+        let of_vdisk = self.sectors.range_mut((vdisk, 0)..(vdisk + 1, 0));
+        for (_, history) in of_vdisk {
             let last = history
                 .iter()
                 .rposition(|v| v.acked.is_some_and(|t| t < submitted));

@@ -73,6 +73,7 @@ enum Pending {
         before: Vec<Vec<Value>>,
     },
     Flush {
+        vdisk: usize,
         submitted: u64,
     },
 }
@@ -361,7 +362,8 @@ impl History {
             0..55 => self.submit(),
             55..80 => self.poll(),
             80..88 => drop(self.store().core().drain_step()),
-            88..92 => drop(self.store().core().commit()),
+            88..90 => drop(self.store().core().commit()),
+            90..92 => drop(self.store().core().commit_flushes()),
             92..94 => drop(self.store().core().allocate_ready()),
             94..97 => return Some(Phase::Checkpoint),
             97 => {

@@ -286,8 +286,8 @@ impl Client {
 /// What the store's threads would do.
 pub fn step(store: &Arc<Store>, upkeep: bool) {
     let core = store.core();
-    if core.flush_is_wanted() {
-        let _ = core.commit();
+    if core.flushes_waiting() > 0 {
+        let _ = core.commit_flushes();
     }
     while core.drain_step().unwrap_or(false) {}
     let _ = core.allocate_ready();

@@ -3,8 +3,8 @@
 //! A thread that serves queues without a pause is what its guests wait for: there the fast codec is worth more than the
 //! better ratio. One that sleeps between requests compresses better at nobody's cost.
 
-use rustix::time::{ClockId, clock_gettime};
-use std::time::Duration;
+use crate::host::thread_cpu_time;
+use std::time::{Duration, Instant};
 
 /// How long is measured before the answer changes: some hundred requests of a busy queue, and short for a person.
 const SPAN: Duration = Duration::from_millis(20);
@@ -12,8 +12,10 @@ const SPAN: Duration = Duration::from_millis(20);
 /// The thread's load.
 #[derive(Debug)]
 pub(crate) struct Load {
-    wall: Duration,
+    wall: Instant,
     busy: Duration,
+    /// CPU time that other threads have spent for it since then.
+    elsewhere: Duration,
     headroom: u8,
 }
 
@@ -21,20 +23,27 @@ impl Load {
     /// Nothing is known yet.
     pub(crate) fn new() -> Self {
         Self {
-            wall: clock(ClockId::Monotonic),
-            busy: clock(ClockId::ThreadCPUTime),
+            wall: Instant::now(),
+            busy: thread_cpu_time(),
+            elsewhere: Duration::ZERO,
             headroom: 100,
         }
     }
 
+    /// Another thread has worked for the lane: its time counts as if this one had.
+    pub(super) fn add(&mut self, took: Duration) {
+        self.elsewhere += took;
+    }
+
     /// Idle share of the calling thread's time in per cent, as last measured; always the same thread calls.
     pub(super) fn headroom(&mut self) -> u8 {
-        let wall = clock(ClockId::Monotonic);
-        let passed = wall.saturating_sub(self.wall);
+        let wall = Instant::now();
+        let passed = wall.duration_since(self.wall);
         if passed >= SPAN {
-            let busy = clock(ClockId::ThreadCPUTime);
-            self.headroom = idle_percent(passed, busy.saturating_sub(self.busy));
-            (self.wall, self.busy) = (wall, busy);
+            let busy = thread_cpu_time();
+            let spent = busy.saturating_sub(self.busy) + self.elsewhere;
+            self.headroom = idle_percent(passed, spent);
+            (self.wall, self.busy, self.elsewhere) = (wall, busy, Duration::ZERO);
         }
         self.headroom
     }
@@ -43,11 +52,6 @@ impl Load {
 fn idle_percent(passed: Duration, busy: Duration) -> u8 {
     let percent = busy.as_micros() * 100 / passed.as_micros().max(1);
     100 - percent.min(100) as u8
-}
-
-fn clock(id: ClockId) -> Duration {
-    let time = clock_gettime(id);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 #[cfg(test)]
@@ -70,8 +74,8 @@ mod tests {
         assert!(load.headroom() > 50, "{load:?}");
         // On a loaded machine the thread may not get the time it asks for: until it is seen to.
         let seen = (0..200).any(|_| {
-            let from = clock(ClockId::Monotonic);
-            while clock(ClockId::Monotonic) - from < 2 * SPAN {
+            let from = Instant::now();
+            while from.elapsed() < 2 * SPAN {
                 std::hint::spin_loop();
             }
             load.headroom() < 50

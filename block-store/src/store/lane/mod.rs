@@ -25,7 +25,7 @@ use crate::read::{Decoder, NodeRead};
 use crate::state::Blocked;
 use crate::store::config::OnFull;
 use crate::store::vdisk::VDisk;
-use crate::write::Packer;
+use crate::write::{Packed, Packer};
 use buffers::Buffers;
 pub(crate) use load::Load;
 use op::{Kind, Op};
@@ -124,6 +124,8 @@ pub struct Lane<P: Payload> {
     came: Vec<ReadDone>,
     flushed: Vec<(usize, bool)>,
     packer: Packer,
+    /// What other threads have packed for it.
+    packed: Arc<Packed>,
     /// The calling thread's; `None` where how busy that is says nothing of how long guests wait.
     load: Option<Load>,
     decoder: Decoder,
@@ -140,6 +142,7 @@ impl<P: Payload> Lane<P> {
         let bell = Arc::new(LaneBell::new()?);
         core.add_lane(&bell);
         let queue = core.disk.read_queue(depth)?;
+        let packed = Arc::new(Packed::new(Arc::clone(&bell)));
         Ok(Self {
             core,
             bell,
@@ -159,6 +162,7 @@ impl<P: Payload> Lane<P> {
             came: Vec::new(),
             flushed: Vec::new(),
             packer: Packer::new()?,
+            packed,
             load,
             decoder: Decoder::new()?,
             buffers: Buffers::default(),
@@ -261,6 +265,7 @@ impl<P: Payload> Lane<P> {
         }
         self.flushed = flushed;
         if resume {
+            self.take_packed();
             self.resume_stalled();
         }
     }

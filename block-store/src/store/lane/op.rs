@@ -64,8 +64,6 @@ pub(super) struct Op<P> {
     pub failed: bool,
     /// Next piece to apply; `None` until the write is prepared.
     pub next_piece: Option<usize>,
-    /// Durable when this LSN is.
-    pub lsn: u64,
 }
 
 impl<P: Payload> Op<P> {
@@ -108,7 +106,6 @@ impl<P: Payload> Op<P> {
             outstanding: 0,
             failed: false,
             next_piece: None,
-            lsn: 0,
         };
         Ok(op)
     }

@@ -8,12 +8,15 @@ use crate::format::BLOCK;
 use crate::log::Stream;
 use crate::payload::{Payload, PayloadError};
 use crate::state::{Blocked, State};
-use crate::write::{Body, Piece, apply, apply_range};
+use crate::write::{Body, PackJob, Piece, apply, apply_range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// From this length in bytes on, a write goes to the streaming segment.
 const STREAMING: u64 = 64 << 10;
+/// From this length in bytes on, packing takes much longer than waking another thread for it.
+const PACK_ELSEWHERE: u64 = 128 << 10;
 
 impl<P: Payload> Lane<P> {
     /// Copies the caller's bytes, once and for all, and finds out which blocks are covered only in part.
@@ -70,6 +73,35 @@ impl<P: Payload> Lane<P> {
             cpu_headroom: host.min(own),
         };
         op.parts.prepared.clear();
+        // Alone it would wait for the other thread; with others, these are served meanwhile.
+        let elsewhere = op.kind == Kind::Write
+            && op.len >= PACK_ELSEWHERE
+            && self.in_flight() > 1
+            && self.core.packers.are_idle();
+        if elsewhere {
+            let job = PackJob {
+                operation: index,
+                first: op.first,
+                data: std::mem::take(&mut op.parts.data),
+                prepared: std::mem::take(&mut op.parts.prepared),
+                rules: Arc::clone(&rules),
+                traits: WriteTraits {
+                    tag: None,
+                    ..traits
+                },
+                tag: vdisk.tag().map(str::to_owned),
+                took: Duration::ZERO,
+            };
+            match self.core.packers.offer(job, &self.packed) {
+                Ok(()) => {
+                    if let Some(place) = self.ops.get_mut(index) {
+                        *place = Some(op);
+                    }
+                    return;
+                }
+                Err(job) => (op.parts.data, op.parts.prepared) = (job.data, job.prepared),
+            }
+        }
         let (inner, blocks) = op.inner();
         let (data, prepared) = (&op.parts.data, &mut op.parts.prepared);
         if op.kind == Kind::Write {
@@ -100,12 +132,32 @@ impl<P: Payload> Lane<P> {
                 );
             }
         }
-        op.next_piece = Some(0);
         if let Some(place) = self.ops.get_mut(index) {
             *place = Some(op);
         }
+        self.prepared(index);
+    }
+
+    /// Takes back what other threads have packed.
+    pub(super) fn take_packed(&mut self) {
+        for job in self.packed.take() {
+            if let Some(load) = &mut self.load {
+                load.add(job.took);
+            }
+            let Some(op) = self.op(job.operation) else {
+                continue;
+            };
+            (op.parts.data, op.parts.prepared) = (job.data, job.prepared);
+            self.prepared(job.operation);
+        }
+    }
+
+    /// The pieces are formed.
+    fn prepared(&mut self, index: usize) {
+        let Some(op) = self.op(index) else { return };
+        op.next_piece = Some(0);
+        let is_write = op.kind == Kind::Write;
         // Behind writes that wait for space: nobody overtakes them. What gives space back goes ahead.
-        let is_write = self.op(index).is_some_and(|op| op.kind == Kind::Write);
         if is_write && !self.stalled.is_empty() {
             self.stalled.push_back(index);
         } else {
@@ -129,10 +181,14 @@ impl<P: Payload> Lane<P> {
                 }
                 (false, _) => apply_range(&mut state, op.vdisk.layer(), first, blocks, true),
             };
+            state.wants_room |= matches!(outcome, Err(Blocked::Buffer));
             core.ring_for(&state);
             drop(state);
             return match outcome {
-                Ok(lsn) => self.applied(index, lsn),
+                Ok(lsn) => {
+                    op.vdisk.marks.note(Stream::Fresh, lsn);
+                    self.applied(index)
+                }
                 Err(by) => self.blocked(index, by),
             };
         }
@@ -160,13 +216,16 @@ impl<P: Payload> Lane<P> {
                 Ok(false) => Ok(None),
                 Err(by) => Err(by),
             };
+            state.wants_room |= matches!(outcome, Err(Blocked::Buffer));
             core.ring_for(&state);
             drop(state);
             match outcome {
                 Ok(Some(lsn)) => {
-                    op.lsn = lsn;
                     op.next_piece = Some(next + 1);
-                    if piece.body != Body::Zero {
+                    if piece.body == Body::Zero {
+                        op.vdisk.marks.note(Stream::Fresh, lsn);
+                    } else {
+                        op.vdisk.marks.note(stream, lsn);
                         op.vdisk
                             .stats
                             .stored_bytes
@@ -181,32 +240,30 @@ impl<P: Payload> Lane<P> {
                 Err(by) => return self.blocked(index, by),
             }
         }
-        let lsn = op.lsn;
-        self.applied(index, lsn);
+        self.applied(index);
     }
 
-    fn applied(&mut self, index: usize, lsn: u64) {
+    fn applied(&mut self, index: usize) {
         let Some(op) = self.op(index) else { return };
         if op.vdisk.write_cache() {
             self.finish(index, Ok(()));
         } else {
-            self.core.when_durable(lsn, &self.bell, index);
+            self.flush(index);
         }
     }
 
-    /// Completes when everything up to now is durable: at once, if it is already.
+    /// Completes when everything that its vDisk has written up to now is durable: at once, if it is already.
     pub(super) fn flush(&mut self, index: usize) {
-        let state = self.core.state.lock();
-        let (failed, idle, lsn) = (
-            state.failed.is_some(),
-            !state.log.has_unsynced(),
-            state.log.last_lsn(),
-        );
+        let core = Arc::clone(&self.core);
+        let Some(op) = self.op(index) else { return };
+        let state = core.state.lock();
+        let (failed, lsn) = (state.failed.is_some(), state.log.last_lsn());
+        let streams = state.log.unsynced_of(&op.vdisk.marks);
         drop(state);
-        match (failed, idle) {
+        match (failed, streams.are_none()) {
             (true, _) => self.finish(index, Err(RequestError::Io)),
             (_, true) => self.finish(index, Ok(())),
-            _ => self.core.when_durable(lsn, &self.bell, index),
+            _ => core.when_durable(lsn, streams, &self.bell, index),
         }
     }
 }

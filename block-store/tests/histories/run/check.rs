@@ -53,8 +53,8 @@ impl History {
                 self.poll();
             }
             let core = Arc::clone(self.store().core());
-            if core.flush_is_wanted() {
-                core.commit().unwrap();
+            if core.flushes_waiting() > 0 {
+                core.commit_flushes().unwrap();
             }
             core.drain_step().unwrap();
             core.allocate_ready().unwrap();

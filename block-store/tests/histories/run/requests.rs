@@ -37,6 +37,7 @@ impl History {
             run.pending.insert(
                 tag,
                 Pending::Flush {
+                    vdisk,
                     submitted: self.model.now(),
                 },
             );
@@ -159,8 +160,9 @@ impl History {
         }
         self.tell(|| format!("    request {} ends: {:?}", done.tag, done.result));
         let vdisk = match &pending {
-            Pending::Write { vdisk, .. } | Pending::Read { vdisk, .. } => *vdisk,
-            Pending::Flush { .. } => 0,
+            Pending::Write { vdisk, .. }
+            | Pending::Read { vdisk, .. }
+            | Pending::Flush { vdisk, .. } => *vdisk,
         };
         if !self.run.as_ref().unwrap().vdisks.contains_key(&vdisk) {
             // Deleted meanwhile, or about to be: whatever it says.
@@ -183,9 +185,9 @@ impl History {
                     self.model.durable(vdisk, sectors, version);
                 }
             }
-            Pending::Flush { submitted } => {
+            Pending::Flush { vdisk, submitted } => {
                 self.tell_reads();
-                self.model.flushed(submitted);
+                self.model.flushed(vdisk, submitted);
             }
             Pending::Read {
                 vdisk,
