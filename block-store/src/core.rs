@@ -286,9 +286,9 @@ impl Core {
         let told = self.tell_waiters(cut.lsn, cut.streams, true);
         // Nothing is written behind its end any more; if the space can't be given back now, compaction will.
         if let Some((file, used)) = left
-            && let Err(error) = file.truncate(u64::from(used))
+            && let Err(error) = file.give_back(u64::from(used))
         {
-            log::warn!("{file:?}: can't be cut to {used} bytes: {error}");
+            log::warn!("{file:?}: can't give back what is behind byte {used}: {error}");
         }
         Ok(told)
     }

@@ -68,7 +68,7 @@ impl State {
     }
 
     /// Moves small writes on to a prewritten segment where flushes have become frequent amidst one that is not. Returns
-    /// the file of the one left behind, and its length in use.
+    /// the file of the one left behind, and from where on its space is of no use any more.
     pub fn prefer_prewritten(&mut self) -> Option<(Arc<dyn DiskFile>, u32)> {
         let (bytes, commits) = self.log.fresh_use()?;
         let id = self.log.open_in(Stream::Fresh)?;
@@ -82,7 +82,7 @@ impl State {
             return None;
         }
         self.open_segment(Stream::Fresh, Purpose::Guest).ok()?;
-        Some((file, self.log.end_of(id)?))
+        Some((file, self.log.reach_of(id)?))
     }
 
     /// Accounts for something that the map no longer names.

@@ -5,7 +5,7 @@ use super::roots::Roots;
 use super::segments::Segments;
 use crate::error::StoreError;
 use crate::format::{Prefix, RecordHeader, RecordKind, Superblock};
-use crate::recover::{Scan, hold_to_promises, scan};
+use crate::recover::{Scan, cut_short, hold_to_promises, scan};
 use std::collections::BTreeMap;
 
 /// Scans the log as recovery would.
@@ -15,7 +15,7 @@ pub(super) fn examine(
     segments: &mut Segments<'_>,
     sink: &mut Sink<'_>,
 ) {
-    let mut scans = Vec::new();
+    let (mut scans, mut cut) = (Vec::new(), Vec::new());
     let tails: Vec<(u32, u32)> = segments
         .places
         .iter()
@@ -43,6 +43,7 @@ pub(super) fn examine(
             }
         }
         let len = segments.places.get(&id).map_or(0, |p| p.len);
+        cut.extend(cut_short(id, len, superblock.segment_size));
         sink.advance(len.saturating_sub(u64::from(from)));
     }
     let missing: Vec<Prefix> = roots
@@ -59,7 +60,7 @@ pub(super) fn examine(
     let is_there = |id| segments.places.contains_key(&id);
     let next = superblock.next_segment_generation;
     let broken = hold_to_promises(&mut scans, &missing, next, &is_there);
-    for error in broken {
+    for error in cut.into_iter().chain(broken) {
         sink.add(promise(error));
     }
     for (id, record) in scans

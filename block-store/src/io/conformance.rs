@@ -133,11 +133,29 @@ fn nothing_happens_past_the_end() {
                 .kind(),
             ErrorKind::UnexpectedEof
         );
-        file.truncate(PAGE as u64).unwrap();
-        assert_eq!(file.len().unwrap(), PAGE as u64);
-        assert!(file.read_at(&mut back, 0).is_err());
-        assert!(file.truncate(LEN).is_err());
-        assert_eq!(disk.open("a").unwrap().len().unwrap(), PAGE as u64);
+    });
+}
+
+#[test]
+fn space_that_was_given_back_reads_as_zeroes() {
+    on_all(|disk| {
+        let file = disk.create("a", LEN).unwrap();
+        for number in 0..LEN / PAGE as u64 {
+            file.write_at(&page(5), number * PAGE as u64).unwrap();
+        }
+        file.sync().unwrap();
+        file.give_back(LEN).unwrap();
+        file.give_back(PAGE as u64).unwrap();
+        file.sync().unwrap();
+        assert!(file.give_back(LEN + PAGE as u64).is_err());
+        let file = disk.open("a").unwrap();
+        assert_eq!(file.len().unwrap(), LEN, "as long as it was");
+        let mut back = page(1);
+        for number in 0..LEN / PAGE as u64 {
+            file.read_at(&mut back, number * PAGE as u64).unwrap();
+            let wanted = if number == 0 { 5 } else { 0 };
+            assert!(back.iter().all(|b| *b == wanted), "page {number}");
+        }
     });
 }
 
@@ -155,7 +173,7 @@ fn half_pages_are_refused() {
             ErrorKind::InvalidInput
         );
         assert_eq!(
-            file.truncate(100).unwrap_err().kind(),
+            file.give_back(100).unwrap_err().kind(),
             ErrorKind::InvalidInput
         );
         assert_eq!(

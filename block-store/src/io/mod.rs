@@ -84,9 +84,10 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn read_unit(&self) -> usize;
     /// Current length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Cuts the file to `len` bytes (a multiple of [`PAGE`], at most the current length) and gives the space
-    /// behind it back. Durable only after [`DiskFile::sync`].
-    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Gives the space from `from` on (a multiple of [`PAGE`], within the file) back to the filesystem; it reads as zeroes,
+    /// and is not written again. The file keeps its length, so that one that was cut short by somebody else shows. Durable
+    /// only after [`DiskFile::sync`].
+    fn give_back(&self, from: u64) -> io::Result<()>;
     /// The operating system's descriptor, where there is one.
     fn raw_fd(&self) -> Option<RawFd>;
 }
@@ -190,6 +191,16 @@ fn check_units(len: usize, offset: u64, unit: usize) -> io::Result<()> {
         return Ok(());
     }
     let message = format!("{len} bytes at {offset}: must be multiples of {unit}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// Whether what begins at `from` is the rest of a file of `len` bytes, or nothing.
+fn check_rest(name: &str, from: u64, len: u64) -> io::Result<()> {
+    check_pages(0, from)?;
+    if from <= len {
+        return Ok(());
+    }
+    let message = format!("{name}: ends at {len}, before {from}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 

@@ -173,9 +173,12 @@ impl Log {
         self.open.get(stream as usize).copied().flatten()
     }
 
-    /// Where a segment that the log still knows ends, its padding included: nothing is written behind it once it is sealed.
-    pub fn end_of(&self, id: u32) -> Option<u32> {
-        self.segment(id).map(|s| s.append)
+    /// Behind what nothing is written to a segment once it is sealed, neither by draining nor, after a SIGKILL, out of the
+    /// slots that it holds.
+    pub fn reach_of(&self, id: u32) -> Option<u32> {
+        let segment = self.segment(id)?;
+        let held = segment.held_to(&self.pool).min(segment.size as usize) as u32;
+        Some(held.max(segment.append))
     }
 
     /// Of the open segment of small writes: bytes appended, and commits that had something of it to sync.

@@ -5,7 +5,9 @@
 //! 3. What the log holds since the checkpoint is scanned, bounded by [`crate::store::OpenConfig::checkpoint_log`].
 //! 4. Records newer than the checkpoint are applied in order of LSN. Relocated extents are passed over: their sources
 //!    are still there, and something newer may have been written to their blocks.
-//! 5. What was scanned is (after a failed fsync: written again,) synced, cut to its length and sealed: nothing is ever appended to it again.
+//! 5. What was scanned is (after a failed fsync: written again,) synced and sealed: nothing is ever appended to it again.
+//! 6. The superblock names a new write buffer. Only now the space behind what was scanned is given back: until then a
+//!    death would have the old buffer written there once more.
 
 mod buffer;
 mod prefetch;
@@ -26,10 +28,11 @@ use crate::state::State;
 use crate::write::{clear, point_at};
 pub use buffer::{BufferFound, note_failed_recovery, replay_buffer};
 use prefetch::prefetch;
-pub use promise::hold_to_promises;
+pub use promise::{cut_short, hold_to_promises};
 pub use scan::{Scan, Scanned, Window, scan};
 pub use standing::{Head, Standing, read_header, standing};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A store as it was found, ready to go on.
 pub struct Recovered {
@@ -45,6 +48,8 @@ pub struct Recovered {
     pub next_lsn: u64,
     /// What the scan has found and made durable, to be recorded by the first commit.
     pub prefixes: Vec<Prefix>,
+    /// Files whose space from here on is of no use any more.
+    pub unused: Vec<(Arc<dyn DiskFile>, u32)>,
     /// Damage to the log was accepted: the next checkpoint forgets it.
     pub damaged: bool,
     /// Bytes of log that were scanned.
@@ -69,6 +74,7 @@ pub fn recover(
         chains,
         next_lsn: superblock.checkpoint_lsn + 1,
         prefixes: Vec::new(),
+        unused: Vec::new(),
         damaged: false,
         scanned: 0,
         applied: 0,
@@ -203,7 +209,7 @@ fn scan_logs(
     found: &mut Recovered,
     accept_damage: bool,
 ) -> Result<Vec<Scan>, StoreError> {
-    let mut scans = Vec::new();
+    let (mut scans, mut broken) = (Vec::new(), Vec::new());
     for tail in &logs.tails {
         let Some(segment) = found.segments.get(tail.id) else {
             continue;
@@ -212,15 +218,19 @@ fn scan_logs(
         let scan = scan(file, tail.id, segment.generation, tail.from)
             .and_then(|mut scan| scan.look_beyond(file).map(|()| scan))
             .map_err(StoreError::io(format!("reading segment {:x}", tail.id)))?;
+        let len = file
+            .len()
+            .map_err(StoreError::io(format!("reading segment {:x}", tail.id)))?;
+        broken.extend(cut_short(tail.id, len, superblock.segment_size));
         found.scanned += u64::from(scan.end.saturating_sub(tail.from));
         scans.push(scan);
     }
-    let broken = hold_to_promises(
+    broken.extend(hold_to_promises(
         &mut scans,
         &logs.missing,
         superblock.next_segment_generation,
         &|id| found.segments.get(id).is_some(),
-    );
+    ));
     for error in broken {
         if !accept_damage {
             return Err(error);
@@ -403,20 +413,20 @@ fn write_again(file: &dyn DiskFile, from: u32, to: u32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What was scanned becomes durable and is cut to its length; what is empty goes with the next checkpoint.
+/// What was scanned becomes durable; what is empty goes with the next checkpoint.
 fn seal(scans: &[Scan], found: &mut Recovered, rewrite: bool) -> Result<(), StoreError> {
     for scan in scans {
         let Some(segment) = found.segments.get(scan.segment) else {
             continue;
         };
-        let file = std::sync::Arc::clone(&segment.file);
+        let file = Arc::clone(&segment.file);
         let end = scan.end.next_multiple_of(PAGE as u32);
         let context = || StoreError::io(format!("sealing segment {:x}", scan.segment));
-        file.truncate(u64::from(end)).map_err(context())?;
         if rewrite {
             write_again(&*file, scan.from, end).map_err(context())?;
         }
         file.sync().map_err(context())?;
+        found.unused.push((file, end));
         found.prefixes.push(Prefix {
             segment: scan.segment,
             generation: scan.generation,

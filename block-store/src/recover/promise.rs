@@ -5,6 +5,18 @@ use crate::error::StoreError;
 use crate::format::{Prefix, segment_file_name};
 use std::collections::BTreeMap;
 
+/// Whether a segment's file has lost its end. Files are allocated at their full size and keep it, so it was not the store
+/// that cut this one; with its end, promises that would tell may be gone as well.
+pub fn cut_short(segment: u32, len: u64, segment_size: u32) -> Option<StoreError> {
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    (len < segment_size).then(|| StoreError::LogDamaged {
+        segment,
+        from: len,
+        to: segment_size,
+        why: "the file was cut short".into(),
+    })
+}
+
 /// Finds what was promised and is not there, in the scanned segments and in `missing` ones: one
 /// [`StoreError::LogDamaged`] each. What a segment holds above its promises ends with its first damaged payload.
 pub fn hold_to_promises(

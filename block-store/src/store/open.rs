@@ -156,6 +156,7 @@ impl Store {
         let vdisks = vdisks.collect();
         let (pool, name) = new_buffer(&*host, &superblock, &config)?;
         let (chains, damaged) = (std::mem::take(&mut found.chains), found.damaged);
+        let unused = std::mem::take(&mut found.unused);
         let state = State {
             map: found.map,
             segments: found.segments,
@@ -177,6 +178,11 @@ impl Store {
             let _ = host.runtime().remove_memory(&old.file());
         }
         remove_orphans(&*host, core.store, &name);
+        for (file, from) in unused {
+            if let Err(error) = file.give_back(u64::from(from)) {
+                log::warn!("{file:?}: can't give back what is behind byte {from}: {error}");
+            }
+        }
         if damaged {
             checkpointer.run(&core, |_| {})?;
         }

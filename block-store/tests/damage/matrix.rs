@@ -119,10 +119,9 @@ fn every_damage_to_every_piece() {
                 piece.what, piece.at, piece.file
             );
             let found = report(&m);
-            let whole = matches!(kind, Harm::Cut | Harm::CutMiddle | Harm::Remove)
-                || piece.what == What::File;
+            let gone = kind == Harm::Remove || piece.what == What::File;
             // With all that vouches for it, a block may be gone without a trace.
-            let (outcome, failed) = read_all(&m, &want, &case, whole);
+            let (outcome, failed) = read_all(&m, &want, &case, gone);
             let twin = match kind {
                 Harm::Swap | Harm::Duplicate => twin(&all, n).and_then(Piece::segment),
                 _ => None,

@@ -181,8 +181,8 @@ impl DiskFile for HookedFile {
         self.file.len()
     }
 
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
+    fn give_back(&self, from: u64) -> io::Result<()> {
+        self.file.give_back(from)
     }
 
     fn raw_fd(&self) -> Option<RawFd> {

@@ -3,7 +3,7 @@
 
 mod hook;
 
-use block_store::io::sim::SimDisk;
+use block_store::io::sim::{Damage, SimDisk};
 use block_store::io::{Disk, Runtime};
 use block_store::recover::{Scanned, scan};
 use block_store::{
@@ -98,8 +98,10 @@ impl Machine {
                     file.write_at(page, (n * BLOCK) as u64).unwrap();
                 }
             }
-            file.truncate(bytes.len() as u64).unwrap();
             file.sync().unwrap();
+            drop(file);
+            let cut = Damage::Truncate(bytes.len() as u64);
+            machine.disk.damage(name, cut).unwrap();
         }
         machine.disk.sync_dir().unwrap();
         machine.power_loss();

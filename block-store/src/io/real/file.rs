@@ -1,7 +1,7 @@
 //! One file of the operating system.
 
 use super::super::aligned::is_aligned;
-use super::super::{AlignedBuf, DiskFile, PAGE, SECTOR, check_pages, check_units};
+use super::super::{AlignedBuf, DiskFile, PAGE, SECTOR, check_pages, check_rest, check_units};
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -50,7 +50,7 @@ impl RealFile {
             }
         };
         match allocated {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill_with_zeros(len)?,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill_with_zeros(0, len)?,
             other => other?,
         }
         self.len.store(len, Ordering::Release);
@@ -72,11 +72,11 @@ impl RealFile {
         Ok(())
     }
 
-    fn fill_with_zeros(&self, len: u64) -> io::Result<()> {
+    fn fill_with_zeros(&self, from: u64, to: u64) -> io::Result<()> {
         let zeros = AlignedBuf::zeroed(STEP)?;
-        let mut offset = 0;
-        while offset < len {
-            let step = usize::try_from(len - offset).unwrap_or(STEP).min(STEP);
+        let mut offset = from;
+        while offset < to {
+            let step = usize::try_from(to - offset).unwrap_or(STEP).min(STEP);
             self.write_whole(zeros.get(..step).unwrap_or(&[]), offset)?;
             offset += step as u64;
         }
@@ -196,15 +196,23 @@ impl DiskFile for RealFile {
         Ok(self.len.load(Ordering::Acquire))
     }
 
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        check_pages(0, len)?;
-        if len > self.len.load(Ordering::Acquire) {
-            let message = format!("{}: can't be cut to {len} bytes, it is shorter", self.name);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    fn give_back(&self, from: u64) -> io::Result<()> {
+        let len = self.len.load(Ordering::Acquire);
+        check_rest(&self.name, from, len)?;
+        if from == len {
+            return Ok(());
         }
-        self.file.set_len(len)?;
-        self.len.store(len, Ordering::Release);
-        Ok(())
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let punched = loop {
+            match fs::fallocate(&self.file, hole, from, len - from) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match punched {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill_with_zeros(from, len),
+            other => Ok(other?),
+        }
     }
 
     fn raw_fd(&self) -> Option<RawFd> {

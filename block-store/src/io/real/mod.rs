@@ -314,7 +314,7 @@ mod tests {
         let mut back = AlignedBuf::zeroed(4096).unwrap();
         file.read_at(&mut back, 0).unwrap();
         assert_eq!(&back[..], &page[..]);
-        assert!(file.write_at(&page, 0).is_err() && file.truncate(0).is_err());
+        assert!(file.write_at(&page, 0).is_err() && file.give_back(0).is_err());
         assert!(disk.create("other", 4096).is_err() && disk.remove("file").is_err());
         assert_eq!(
             std::fs::metadata(dir.path()).unwrap().modified().unwrap(),

@@ -27,6 +27,9 @@ pub(super) struct Inode {
     unsynced: BTreeMap<u64, Vec<Unsynced>>,
     durable_len: u64,
     len: u64,
+    /// Space is taken up to here; what is behind was given back and reads as zero.
+    durable_end: u64,
+    end: u64,
     /// Open handles.
     pub(super) handles: usize,
 }
@@ -36,6 +39,8 @@ impl Inode {
     pub(super) fn new(len: u64) -> Inode {
         Inode {
             len,
+            durable_end: len,
+            end: len,
             handles: 1,
             ..Inode::default()
         }
@@ -45,10 +50,16 @@ impl Inode {
         self.len
     }
 
+    /// Where its space ends.
+    pub(super) fn end(&self) -> u64 {
+        self.end.min(self.len)
+    }
+
     /// Reads one page.
     pub(super) fn read(&self, number: u64, into: &mut [u8]) {
         let page = match self.unsynced.get(&number).and_then(|writes| writes.last()) {
             Some(write) => Some(&write.page),
+            None if number * PAGE as u64 >= self.end => None,
             None => self.durable.get(&number),
         };
         match page {
@@ -70,8 +81,8 @@ impl Inode {
     /// Makes writes and the length durable, except what an earlier failure has doomed.
     pub(super) fn sync(&mut self) {
         self.durable_len = self.len;
-        let first_cut = self.len / PAGE as u64;
-        drop(self.durable.split_off(&first_cut));
+        self.durable_end = self.end;
+        drop(self.durable.split_off(&(self.end / PAGE as u64)));
         let durable = &mut self.durable;
         self.unsynced.retain(|number, writes| match writes.pop() {
             Some(write) if write.doomed => {
@@ -94,12 +105,12 @@ impl Inode {
             .for_each(|write| write.doomed = true);
     }
 
-    /// Cuts the file. What is behind stays on the medium until the cut itself is durable.
-    pub(super) fn truncate(&mut self, len: u64) {
-        self.len = len;
-        drop(self.unsynced.split_off(&(len / PAGE as u64)));
-        // Writes behind an earlier, longer cut must not shine through should this one be undone: they were
-        // dropped above. Durable pages behind the cut are unreachable, as files never grow.
+    /// Gives space back. What is behind stays on the medium until that is durable.
+    pub(super) fn give_back(&mut self, from: u64) {
+        self.end = self.end.min(from);
+        drop(self.unsynced.split_off(&(self.end / PAGE as u64)));
+        // Writes behind must not shine through should this be undone: they were dropped above. Durable pages behind it
+        // can't be reached while it stands.
     }
 
     /// Loses the power: decides for every write, page by page, what became of it.
@@ -121,7 +132,12 @@ impl Inode {
             self.len = self.durable_len;
         }
         self.durable_len = self.len;
-        drop(self.durable.split_off(&(self.len / PAGE as u64)));
+        // So is space that was given back.
+        if self.end != self.durable_end && rng.coin() {
+            self.end = self.durable_end;
+        }
+        self.durable_end = self.end;
+        drop(self.durable.split_off(&(self.end() / PAGE as u64)));
         self.handles = 0;
     }
 
@@ -153,9 +169,10 @@ impl Inode {
 
     /// Cuts the file on the medium, as no system call does.
     pub(super) fn damage_len(&mut self, len: u64) {
-        self.truncate(len.min(self.len));
-        drop(self.durable.split_off(&(self.len / PAGE as u64)));
+        self.len = len.min(self.len);
         self.durable_len = self.len;
+        drop(self.unsynced.split_off(&(self.len / PAGE as u64)));
+        drop(self.durable.split_off(&(self.len / PAGE as u64)));
     }
 }
 

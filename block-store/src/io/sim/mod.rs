@@ -29,7 +29,7 @@ pub use state::{Counters, Op};
 
 use super::{
     BufferMemory, Disk, DiskFile, PAGE, ReadQueue, Runtime, SECTOR, Space, check_len, check_name,
-    check_pages, check_units,
+    check_pages, check_rest, check_units,
 };
 use memory::SimMemory;
 use parking_lot::Mutex;
@@ -336,7 +336,7 @@ impl DiskFile for SimFile {
         };
         if offset
             .checked_add(buf.len() as u64)
-            .is_none_or(|end| end > inode.len())
+            .is_none_or(|end| end > inode.end())
         {
             let message = format!(
                 "{}: {} bytes at {offset} are past its end",
@@ -377,15 +377,11 @@ impl DiskFile for SimFile {
             .run(Op::Name, |state| Ok(state.inode(self.inode)?.len()))
     }
 
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        check_pages(0, len)?;
+    fn give_back(&self, from: u64) -> io::Result<()> {
         self.disk.run(Op::Name, |state| {
             let inode = state.inode(self.inode)?;
-            if len > inode.len() {
-                let message = format!("{}: can't be cut to {len} bytes, it is shorter", self.name);
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-            }
-            inode.truncate(len);
+            check_rest(&self.name, from, inode.len())?;
+            inode.give_back(from);
             Ok(())
         })
     }

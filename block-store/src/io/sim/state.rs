@@ -157,7 +157,7 @@ impl State {
             .inodes
             .iter()
             .filter(counts)
-            .map(|(_, inode)| inode.len())
+            .map(|(_, inode)| inode.end())
             .sum();
         self.capacity.saturating_sub(used)
     }

@@ -134,32 +134,27 @@ fn a_synced_name_does_not_make_the_length_durable() {
 }
 
 #[test]
-fn a_cut_is_undone_or_kept_whole() {
+fn space_given_back_is_back_whole_or_not_at_all() {
     let mut seen = BTreeSet::new();
     for seed in 0..SEEDS {
         let disk = disk(seed);
         let file = durable(&disk, "a");
         fill(&file, 7, 5);
         file.sync().unwrap();
-        file.truncate(PAGE as u64).unwrap();
+        file.give_back(PAGE as u64).unwrap();
+        assert_eq!(read(&disk, "a", 7).unwrap(), [0; PAGE]);
         disk.power_loss();
         let disk = disk.restart();
-        let len = disk.open("a").unwrap().len().unwrap();
-        if len == LEN {
-            assert_eq!(read(&disk, "a", 7).unwrap(), [5; PAGE]);
-        }
-        seen.insert(len);
+        assert_eq!(disk.open("a").unwrap().len().unwrap(), LEN);
+        seen.insert(read(&disk, "a", 7).unwrap()[0]);
 
         let file = disk.open("a").unwrap();
-        file.truncate(PAGE as u64).unwrap();
+        file.give_back(PAGE as u64).unwrap();
         file.sync().unwrap();
         disk.power_loss();
-        assert_eq!(
-            disk.restart().open("a").unwrap().len().unwrap(),
-            PAGE as u64
-        );
+        assert_eq!(read(&disk.restart(), "a", 7).unwrap(), [0; PAGE]);
     }
-    assert_eq!(seen, [PAGE as u64, LEN].into());
+    assert_eq!(seen, [0, 5].into());
 }
 
 #[test]
@@ -288,7 +283,7 @@ fn space_is_reserved_and_comes_back() {
         disk.create("c", PAGE as u64).unwrap_err().kind(),
         ErrorKind::StorageFull
     );
-    a.truncate(LEN - PAGE as u64).unwrap();
+    a.give_back(LEN - PAGE as u64).unwrap();
     disk.create("c", PAGE as u64).unwrap();
     disk.remove("a").unwrap();
     assert_eq!(
