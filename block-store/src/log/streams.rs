@@ -95,7 +95,7 @@ mod tests {
             Streams::FRESH.with(Stream::Streaming)
         );
         assert_eq!(marks.beyond(&[0, 7, 0]), Streams::FRESH);
-        assert_eq!(marks.beyond(&[4, 6, 9]).cover(Streams::FRESH), true);
+        assert!(marks.beyond(&[4, 6, 9]).cover(Streams::FRESH));
         assert!(marks.beyond(&[5, 7, 0]).are_none());
         assert!(Streams::ALL.cover(Streams::FRESH.with(Stream::Cold)));
         assert!(!Streams::FRESH.cover(Streams::ALL));

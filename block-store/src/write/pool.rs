@@ -98,22 +98,16 @@ struct Queue {
 }
 
 impl Packers {
-    /// Whether a thread waits for something to do.
-    pub fn are_idle(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.idle > queue.jobs.len()
-    }
-
-    /// Hands a write over; it comes back at once when no thread is idle.
-    pub fn offer(&self, job: PackJob, to: &Arc<Packed>) -> Result<(), PackJob> {
+    /// Hands over the write that `job` makes, if a thread is idle; else it is not made.
+    pub fn offer(&self, to: &Arc<Packed>, job: impl FnOnce() -> PackJob) -> bool {
         let mut queue = self.queue.lock();
         if queue.idle <= queue.jobs.len() {
-            return Err(job);
+            return false;
         }
-        queue.jobs.push_back((job, Arc::clone(to)));
+        queue.jobs.push_back((job(), Arc::clone(to)));
         drop(queue);
         self.sleepers.notify_one();
-        Ok(())
+        true
     }
 
     /// Packs what is offered until stopped. One call per thread.
@@ -177,12 +171,10 @@ mod tests {
         let packers = Packers::default();
         let bell = Arc::new(LaneBell::new().unwrap());
         let packed = Arc::new(Packed::new(bell));
-        let back = packers.offer(job(1), &packed).unwrap_err();
-        assert_eq!(back.operation, 1, "there is no thread");
+        assert!(!packers.offer(&packed, || unreachable!("there is no thread")));
         packers.queue.lock().idle = 1;
-        packers.offer(job(2), &packed).unwrap();
-        assert!(!packers.are_idle(), "it has something to do now");
-        packers.offer(job(3), &packed).unwrap_err();
+        assert!(packers.offer(&packed, || job(2)));
+        assert!(!packers.offer(&packed, || unreachable!("it has something to do now")));
         packers.queue.lock().idle = 0;
         packers.stop();
         packers.serve(&mut Packer::new().unwrap());

@@ -74,12 +74,8 @@ impl<P: Payload> Lane<P> {
         };
         op.parts.prepared.clear();
         // Alone it would wait for the other thread; with others, these are served meanwhile.
-        let elsewhere = op.kind == Kind::Write
-            && op.len >= PACK_ELSEWHERE
-            && self.in_flight() > 1
-            && self.core.packers.are_idle();
-        if elsewhere {
-            let job = PackJob {
+        if op.kind == Kind::Write && op.len >= PACK_ELSEWHERE && self.in_flight() > 1 {
+            let job = || PackJob {
                 operation: index,
                 first: op.first,
                 data: std::mem::take(&mut op.parts.data),
@@ -92,14 +88,11 @@ impl<P: Payload> Lane<P> {
                 tag: vdisk.tag().map(str::to_owned),
                 took: Duration::ZERO,
             };
-            match self.core.packers.offer(job, &self.packed) {
-                Ok(()) => {
-                    if let Some(place) = self.ops.get_mut(index) {
-                        *place = Some(op);
-                    }
-                    return;
+            if self.core.packers.offer(&self.packed, job) {
+                if let Some(place) = self.ops.get_mut(index) {
+                    *place = Some(op);
                 }
-                Err(job) => (op.parts.data, op.parts.prepared) = (job.data, job.prepared),
+                return;
             }
         }
         let (inner, blocks) = op.inner();

@@ -82,8 +82,11 @@ fn compared(page: &mut String, rows: &[Row], data: &str, out: &Path) -> Result<(
     writeln!(page, "| cell | {BASE} | {} | bar |", others.join(" | "))?;
     writeln!(page, "|---|{}---|", "---|".repeat(others.len() + 1))?;
     for cell in cells(rows) {
-        let base = median(of(rows, cell, BASE).iter().map(|r| r.iops).collect());
-        write!(page, "| {cell} | {}/s |", number(base))?;
+        let base: Vec<f64> = of(rows, cell, BASE).iter().map(|r| r.iops).collect();
+        match base.is_empty() {
+            true => write!(page, "| {cell} | |")?,
+            false => write!(page, "| {cell} | {}/s |", number(median(base)))?,
+        }
         for server in &others {
             let found = ratios(rows, cell, server, BASE);
             match found.is_empty() {
