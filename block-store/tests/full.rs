@@ -281,3 +281,50 @@ fn writes_that_read_their_block_anew_are_not_left_waiting() {
     }
     assert!(client.read(&disk, at, BLOCK).unwrap() == expected);
 }
+
+/// Thin provisioned storage may have no space for what the filesystem has allocated: what was acknowledged waits in the
+/// write buffer, flushes wait, and all of it goes on when there is space.
+#[test]
+fn storage_that_has_promised_too_much_makes_writes_wait_and_loses_nothing() {
+    for on_full in [OnFull::Stall, OnFull::Error] {
+        let mut m = Machine::new(4, 64 << 20);
+        let store = m
+            .try_open(|c| (c.on_full, c.write_buffer) = (on_full, 1 << 20))
+            .unwrap();
+        let disk = vdisk(&store, "a", SIZE);
+        let mut client = Client::new(&store);
+        store.core().allocate_ready().unwrap();
+        m.hooks.starve(true);
+        let mut outcome = None;
+        let acknowledged = (0..1024).find(|block| {
+            let from = noise(*block, BLOCK);
+            let offset = block * BLOCK as u64;
+            client
+                .lane
+                .submit(&disk, Command::Write { offset, from }, 1);
+            outcome = client.wait(10).map(|done| done.result);
+            outcome != Some(Ok(()))
+        });
+        let acknowledged = acknowledged.expect("no more than the write buffer holds");
+        assert!(acknowledged > 100, "{acknowledged}");
+        let wanted = (on_full == OnFull::Error).then_some(Err(RequestError::NoSpace));
+        assert_eq!(outcome, wanted);
+        let status = store.status();
+        assert!(status.full && status.failed.is_none(), "{status:?}");
+        let mut other = Client::new(&store);
+        check(&mut other, &disk, 0..acknowledged);
+        other.lane.submit(&disk, Command::Flush, 2);
+        assert!(other.wait(40).is_none(), "a flush promises nothing yet");
+        m.hooks.starve(false);
+        other.wait(40).unwrap().result.unwrap();
+        if on_full == OnFull::Stall {
+            client.wait(40).unwrap().result.unwrap();
+        }
+        assert!(!store.status().full);
+        drop((client, other, disk, store));
+        m.power_loss();
+        let store = m.open();
+        let disk = store.vdisk("a").unwrap();
+        check(&mut Client::new(&store), &disk, 0..acknowledged);
+    }
+}
