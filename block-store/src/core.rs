@@ -60,7 +60,9 @@ pub struct Core {
     pub segment_size: u32,
     /// Everything that changes together.
     pub state: Mutex<State>,
-    /// One at a time drains or commits.
+    /// One commit at a time.
+    committing: Mutex<()>,
+    /// One drain at a time; not held while a commit syncs: a disk that takes long for that would keep writes waiting.
     draining: Mutex<()>,
     waiters: Mutex<Vec<FlushWaiter>>,
     /// How many these are, for those who only want to know that.
@@ -94,6 +96,7 @@ impl Core {
             store,
             segment_size: state.segment_size,
             state: Mutex::new(state),
+            committing: Mutex::default(),
             draining: Mutex::default(),
             waiters: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -210,11 +213,11 @@ impl Core {
 
     /// Writes one stretch of full pages to its file. `false`: there was none.
     pub fn drain_step(&self) -> Result<bool, StoreError> {
-        let _one = self.draining.lock();
         self.drain_one(None)
     }
 
     fn drain_one(&self, cut: Option<&Cut>) -> Result<bool, StoreError> {
+        let _one = self.draining.lock();
         let Some(drain) = self.state.lock().log.next_drain(cut) else {
             return Ok(false);
         };
@@ -262,7 +265,7 @@ impl Core {
     /// 3. Their files are synced; new files and their names were when they were allocated.
     /// 4. Waiters are told. The cut's prefixes are recorded in the log by the next commit.
     fn commit_streams(&self, streams: Streams) -> Result<usize, StoreError> {
-        let _one = self.draining.lock();
+        let _one = self.committing.lock();
         let cut = {
             let mut state = self.state.lock();
             if let Some(why) = &state.failed {
