@@ -15,7 +15,7 @@ use crate::write::Packers;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use uuid::Uuid;
 
 /// Full pages that are worth waking the log's thread for, in bytes.
@@ -74,8 +74,6 @@ pub struct Core {
     pub alloc_bell: Bell,
     /// The thread of checkpoints and reclamation.
     pub upkeep_bell: Bell,
-    /// The filesystem has no space for what it had promised: what is in the write buffer waits there.
-    starved: AtomicBool,
     /// Threads that pack large writes.
     pub packers: Packers,
     /// Counters.
@@ -104,7 +102,6 @@ impl Core {
             log_bell: Bell::default(),
             alloc_bell: Bell::default(),
             upkeep_bell: Bell::default(),
-            starved: AtomicBool::new(false),
             packers: Packers::default(),
             counters: Counters::default(),
             checkpoint_log,
@@ -224,15 +221,7 @@ impl Core {
         let written = drain
             .pages
             .write_out(&drain.parts, &*drain.file, u64::from(drain.offset));
-        match written {
-            // The pages are still in the write buffer, and nothing of them was promised: the next attempt may succeed.
-            Err(error) if is_full(&error) => return Err(self.no_space_for(drain.segment)),
-            Err(error) => return Err(self.fail(drain.segment, "writing", error)),
-            Ok(()) if self.starved.swap(false, Relaxed) => {
-                log::info!("store {} has space again", self.store);
-            }
-            Ok(()) => {}
-        }
+        written.map_err(|e| self.fail(drain.segment, "writing", e))?;
         self.counters
             .log_bytes
             .fetch_add(u64::from(drain.len), Relaxed);
@@ -325,26 +314,6 @@ impl Core {
         let why = format!("{doing} segment {segment:x}: {source}");
         self.fail_because(&why);
         StoreError::Failed(why)
-    }
-
-    /// Segments are allocated before they are used, but a filesystem on thin provisioned storage may promise too much.
-    fn no_space_for(&self, segment: u32) -> StoreError {
-        let why =
-            format!("the filesystem has none left for segment {segment:x}, which it had allocated");
-        if !self.starved.swap(true, Relaxed) {
-            log::warn!(
-                "store {} is full: {why}; make room on the storage below it",
-                self.store
-            );
-            // Where writes are to fail rather than to wait, they do from now on.
-            self.resume_lanes();
-        }
-        StoreError::NoSpace(why)
-    }
-
-    /// Whether the write buffer can't be written out for want of space.
-    pub fn is_starved(&self) -> bool {
-        self.starved.load(Relaxed)
     }
 
     /// Stops all writes, for the reason given.

@@ -90,7 +90,7 @@ impl Store {
             dir: self.config.dir.display().to_string(),
             created: self.created,
             failed: state.failed.as_ref().map(ToString::to_string),
-            full: state.full || self.core.is_starved(),
+            full: state.full,
             filesystem_bytes: space.map_or(0, |s| s.total),
             free_bytes: space.map_or(0, |s| s.free),
             segments: 0,

@@ -99,7 +99,7 @@ impl Store {
             let mut measured = Instant::now();
             let mut gathering = Gathering::default();
             while !stop.load(SeqCst) {
-                core.log_bell.wait(core.is_starved().then_some(RETRY));
+                core.log_bell.wait(None);
                 if measured.elapsed() >= MEASURE {
                     measured = Instant::now();
                     core.cpu_headroom.store(cpu_headroom(), Relaxed);
@@ -190,8 +190,7 @@ fn serve_log(core: &Core, gathering: &mut Gathering) {
         };
         match outcome {
             Ok(true) => {}
-            // What has no space is tried again, and has been told.
-            Ok(false) | Err(StoreError::NoSpace(_)) => return,
+            Ok(false) => return,
             Err(error) => {
                 log::error!("{error}");
                 return;

@@ -6,7 +6,6 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What the store is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +26,6 @@ pub struct Hooks {
     waiting: Arc<Mutex<Vec<(Event, String, Hook)>>>,
     /// Files that can still be created; none: as many as the disk has space for.
     creations: Arc<Mutex<Option<u64>>>,
-    /// Writes find no space either, as on storage that has promised too much.
-    starving: Arc<AtomicBool>,
     watch: Arc<Mutex<Option<Watch>>>,
 }
 
@@ -55,11 +52,6 @@ impl Hooks {
         *self.creations.lock() = creations;
     }
 
-    /// No write finds space, until this is lifted.
-    pub fn starve(&self, starving: bool) {
-        self.starving.store(starving, Relaxed);
-    }
-
     /// Whether it has become so.
     pub fn is_full(&self) -> bool {
         *self.creations.lock() == Some(0)
@@ -73,13 +65,6 @@ impl Hooks {
                 Ok(())
             }
             None => Ok(()),
-        }
-    }
-
-    fn feed(&self) -> io::Result<()> {
-        match self.starving.load(Relaxed) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
         }
     }
 
@@ -175,13 +160,11 @@ impl DiskFile for HookedFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.hooks.happens(Event::Write, &self.name);
-        self.hooks.feed()?;
         self.file.write_at(buf, offset)
     }
 
     fn write_parts(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.hooks.happens(Event::Write, &self.name);
-        self.hooks.feed()?;
         self.file.write_parts(parts, offset)
     }
 

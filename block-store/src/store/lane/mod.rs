@@ -371,12 +371,6 @@ impl<P: Payload> Lane<P> {
         let core = Arc::clone(&self.core);
         match by {
             Blocked::Node(missing) => return self.load_node(index, missing),
-            // Neither draining nor reclamation gets anywhere then.
-            Blocked::Buffer | Blocked::Space
-                if self.on_full == OnFull::Error && core.is_starved() =>
-            {
-                return self.finish(index, Err(RequestError::NoSpace));
-            }
             Blocked::Buffer => core.log_bell.ring(),
             Blocked::Checkpoint => core.upkeep_bell.ring(),
             Blocked::Space => {
