@@ -202,6 +202,34 @@ fn segments_freed_by_unflushed_overwrites_come_back_after_power_loss() {
     }
 }
 
+/// A power loss while one superblock was written leaves the other as the only good one: the next opening must not begin with
+/// that, for it may lose the power too.
+#[test]
+fn the_only_good_superblock_is_not_written_first() {
+    const SIZE: u64 = block_store::format::SUPERBLOCK_SIZE as u64;
+    for (seed, place) in (0..300).map(|n| (n, n % 2)) {
+        let mut m = Machine::new(seed, 64 << 20);
+        let (store, disk, client) = filled(&m, 8);
+        drop((store, disk, client));
+        m.power_loss();
+        let rot = Damage::Zero {
+            offset: place * SIZE,
+            len: SIZE,
+        };
+        m.disk.damage("superblock", rot).unwrap();
+        let machine = m.disk.clone();
+        m.hooks.before(Event::Write, "superblock", move || {
+            machine.crash_after(Some(0));
+        });
+        assert!(m.try_open(|_| {}).is_err());
+        assert!(m.hooks.all_ran());
+        m.power_loss();
+        let store = m.open();
+        let disk = store.vdisk("a").unwrap();
+        assert_eq!(versions(&mut Client::new(&store), &disk, 8), [1; 8]);
+    }
+}
+
 /// Data flushed while a checkpoint is being written, and overwritten, unflushed, before the checkpoint removes what
 /// is dead: the segment in between was empty at the cut and has nothing alive at the end, and yet holds what was promised.
 #[test]

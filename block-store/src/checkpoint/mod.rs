@@ -4,11 +4,12 @@
 //! 1. Everything appended up to the cut's LSN is made durable ([`Core::commit`]).
 //! 2. The map as of the cut is written to metadata segments, leaves first, then table and catalogue; nothing newer.
 //! 3. The metadata segment is synced.
-//! 4. The first superblock is written and synced: from here on the checkpoint counts.
-//! 5. The second superblock is written and synced: from here on damage to either one heals from the other.
+//! 4. One superblock is written and synced, never the one that the store was opened from, which may be the only good one:
+//!    from here on the checkpoint counts.
+//! 5. The other superblock is written and synced: from here on damage to either one heals from the other.
 //! 6. Only now segments are unlinked that neither this checkpoint nor the map of today names.
 //!
-//! A crash before the end of 4 leaves the checkpoint before it, named by the second superblock, whose segments are all still there.
+//! A crash before the end of 4 leaves the checkpoint before it, named by the other superblock, whose segments are all still there.
 
 mod meta;
 
@@ -33,6 +34,8 @@ pub const SUPERBLOCK_FILE: &str = "superblock";
 /// Writes checkpoints; owned by whoever holds its lock.
 pub struct Checkpointer {
     superblock: Superblock,
+    /// Where the two superblocks are, in the order in which they are written.
+    places: [u64; 2],
     file: Arc<dyn DiskFile>,
     meta: MetaWriter,
     /// Segments that hold the pieces of the current table and catalogue.
@@ -50,10 +53,18 @@ struct Image {
 }
 
 impl Checkpointer {
-    /// Goes on from a superblock; `chains` are the segments of its table's and catalogue's pieces.
-    pub fn new(superblock: Superblock, file: Arc<dyn DiskFile>, chains: Vec<u32>) -> Self {
+    /// Goes on from the superblock that was read at byte `place`; `chains` are the segments of its table's and catalogue's
+    /// pieces.
+    pub fn new(
+        superblock: Superblock,
+        place: u64,
+        file: Arc<dyn DiskFile>,
+        chains: Vec<u32>,
+    ) -> Self {
+        let other = SUPERBLOCK_SIZE as u64 - place.min(SUPERBLOCK_SIZE as u64);
         Self {
             superblock,
+            places: [other, place],
             file,
             meta: MetaWriter::default(),
             chains,
@@ -241,7 +252,7 @@ impl Checkpointer {
         let page =
             AlignedBuf::from_bytes(&page).map_err(StoreError::io("encoding the superblock"))?;
         let mut switched = Ok(());
-        for place in [0, SUPERBLOCK_SIZE as u64] {
+        for place in self.places {
             switched = switched
                 .and_then(|()| self.file.write_at(&page, place))
                 .and_then(|()| self.file.sync());

@@ -119,7 +119,7 @@ impl Store {
         let file = disk
             .open(SUPERBLOCK_FILE)
             .map_err(StoreError::io("opening the superblock"))?;
-        let superblock = read_superblock(&*file)?;
+        let (superblock, place) = read_superblock(&*file)?;
         let buffer = replay_buffer(&*host, &superblock, config.discard_write_buffer)?;
         let map_nodes = config.map_memory / NODE_MEMORY;
         // A buffer that is given up might have told of a failed fsync.
@@ -171,7 +171,7 @@ impl Store {
         let core = Core::new(disk, superblock.store, state, config.checkpoint_log);
         let old = superblock.buffer.clone();
         let created = superblock.created;
-        let mut checkpointer = Checkpointer::new(superblock, file, chains);
+        let mut checkpointer = Checkpointer::new(superblock, place, file, chains);
         // From here on a crash finds the new buffer; the old one has been written out.
         checkpointer.amend(&core, |s| s.buffer = Some(name.clone()))?;
         if let Some(old) = old {
@@ -214,7 +214,8 @@ fn open_disk(dir: &Path) -> Result<RealDisk, StoreError> {
         .map_err(StoreError::io(format!("opening {}", dir.display())))
 }
 
-fn read_superblock(file: &dyn DiskFile) -> Result<Superblock, StoreError> {
+/// The superblock that counts, and the byte at which it lies.
+fn read_superblock(file: &dyn DiskFile) -> Result<(Superblock, u64), StoreError> {
     let len = file
         .len()
         .map_err(StoreError::io("reading the superblock"))?;
@@ -234,7 +235,10 @@ fn read_superblock(file: &dyn DiskFile) -> Result<Superblock, StoreError> {
             }
         }
     }
-    newest(&both).map_err(StoreError::damaged("the superblock"))
+    let newest = newest(&both).map_err(StoreError::damaged("the superblock"))?;
+    let is_it = |page| Superblock::decode(page).is_ok_and(|s| s == newest);
+    let place = both.chunks_exact(SUPERBLOCK_SIZE).position(is_it);
+    Ok((newest, (place.unwrap_or(0) * SUPERBLOCK_SIZE) as u64))
 }
 
 /// Imports that were not finished leave nothing behind.
