@@ -64,6 +64,8 @@ pub struct Core {
     committing: Mutex<()>,
     /// One drain at a time; not held while a commit syncs: a disk that takes long for that would keep writes waiting.
     draining: Mutex<()>,
+    /// One who merges layers at a time: their order matters.
+    pub tidying: Mutex<()>,
     waiters: Mutex<Vec<FlushWaiter>>,
     /// How many these are, for those who only want to know that.
     waiting: AtomicUsize,
@@ -96,6 +98,7 @@ impl Core {
             state: Mutex::new(state),
             committing: Mutex::default(),
             draining: Mutex::default(),
+            tidying: Mutex::default(),
             waiters: Mutex::default(),
             waiting: AtomicUsize::new(0),
             lanes: Mutex::default(),

@@ -24,6 +24,14 @@ pub enum StoreError {
     /// No such vDisk.
     #[error("there is no vDisk named {0:?}; see: firn vdisk list")]
     NotFound(String),
+    /// No such snapshot.
+    #[error("vDisk {vdisk:?} has no snapshot named {name:?}; see: firn snapshot list {vdisk}")]
+    NoSnapshot {
+        /// The vDisk.
+        vdisk: String,
+        /// The name asked for.
+        name: String,
+    },
     /// Another process has the store open.
     #[error("{0} is in use by another process; only one backend can own a store")]
     Locked(String),

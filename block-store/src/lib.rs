@@ -30,6 +30,7 @@ pub mod map;
 mod payload;
 pub mod read;
 pub mod recover;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod write;
@@ -39,6 +40,6 @@ pub use error::{RequestError, StoreError};
 pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Command, Done, InitOptions, Lane, OnFull, OpenConfig, Store,
-    StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    Allocated, BlockClient, Command, Created, Cut, Done, InitOptions, Lane, OnFull, OpenConfig,
+    SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
 };

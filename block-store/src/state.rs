@@ -9,7 +9,8 @@ use crate::format::{Catalogue, Dropped, Entry};
 use crate::io::DiskFile;
 use crate::log::{Log, Stream};
 use crate::map::{Freed, Map};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 
 /// Why a request can't go on right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub struct State {
     pub wants_room: bool,
     /// Bytes of a segment.
     pub segment_size: u32,
+    /// Sealed layers that somebody reads, for as long as he does.
+    pub readers: Vec<(u32, Weak<()>)>,
+    /// Layers that can't be merged because of damage, until the store is opened again.
+    pub stuck: HashSet<u32>,
 }
 
 impl State {
@@ -90,16 +95,11 @@ impl State {
         release(&mut self.segments, &mut self.catalogue, freed);
     }
 
-    /// What a block reads as: the first layer from `layer` down that knows it, and its entry.
-    pub fn resolve(&mut self, layer: u32, block: u64) -> Result<(u32, u64), Blocked> {
-        let mut layer = layer;
-        loop {
-            let bits = self.map.lookup(layer, block).map_err(Blocked::Node)?;
-            match self.catalogue.layers.get(&layer).and_then(|l| l.parent) {
-                Some(parent) if bits == 0 => layer = parent,
-                _ => return Ok((layer, bits)),
-            }
-        }
+    /// Layers that must stay although nothing in the catalogue names them.
+    pub fn pinned(&mut self) -> HashSet<u32> {
+        self.readers.retain(|(_, reader)| reader.strong_count() > 0);
+        let read = self.readers.iter().map(|(layer, _)| *layer);
+        read.chain(self.stuck.iter().copied()).collect()
     }
 
     /// Whether data written for `origin` may be read as `layer`'s: it is, or was merged into it.

@@ -10,7 +10,7 @@ use crate::format::SegmentRow;
 use crate::io::DiskFile;
 pub use prewrite::prewriting_pays;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 pub use victim::{Victim, choose_victim};
 
 /// Where in its life a segment is.
@@ -63,6 +63,8 @@ pub struct Segments {
     pub next_generation: u64,
     /// Generations given out to segments whose files are still being made.
     in_making: Vec<u64>,
+    /// Removed, and perhaps still held by reads that had planned on them.
+    gone: Vec<(u64, Weak<dyn DiskFile>)>,
     /// One spare segment is to be [`Segment::prewritten`]: flushes are frequent.
     pub prewrite: bool,
 }
@@ -131,7 +133,20 @@ impl Segments {
     /// Forgets a segment and returns it; its file lives on for reads that have planned on it.
     pub fn remove(&mut self, id: u32) -> Option<Segment> {
         self.spares.retain(|s| *s != id);
-        self.by_id.remove(&id)
+        let removed = self.by_id.remove(&id)?;
+        self.gone.retain(|(_, file)| file.strong_count() > 0);
+        self.gone
+            .push((removed.generation, Arc::downgrade(&removed.file)));
+        Some(removed)
+    }
+
+    /// Generations of all segments, in order; also of removed ones that reads are still using.
+    pub fn generations(&self) -> Vec<u64> {
+        let held = self.gone.iter().filter(|(_, f)| f.strong_count() > 0);
+        let mut all: Vec<u64> = self.by_id.values().map(|s| s.generation).collect();
+        all.extend(held.map(|(generation, _)| *generation));
+        all.sort_unstable();
+        all
     }
 
     /// Number and generation for a new segment; `None` when all numbers are in use.
@@ -160,6 +175,13 @@ impl Segments {
     pub fn first_to_come(&self) -> u64 {
         let made = self.in_making.iter().copied().min();
         made.unwrap_or(self.next_generation)
+    }
+
+    /// Generation of the oldest segment that something can still be appended to.
+    pub fn oldest_unsealed(&self) -> u64 {
+        let unsealed = self.by_id.values().filter(|s| s.phase != Phase::Sealed);
+        let oldest = unsealed.map(|s| s.generation).min();
+        oldest.unwrap_or(u64::MAX).min(self.first_to_come())
     }
 
     /// Opens a spare segment for `purpose`, leaving the reserves of those who need it more. Where there is a choice, it is

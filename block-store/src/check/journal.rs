@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Scans the log as recovery would.
 pub(super) fn examine(
     superblock: &Superblock,
-    roots: &Roots,
+    roots: &mut Roots,
     segments: &mut Segments<'_>,
     sink: &mut Sink<'_>,
 ) {
@@ -28,6 +28,9 @@ pub(super) fn examine(
         match scan_one(segments, id, from) {
             Ok(mut scan) => {
                 sink.report.log_records += scan.records.len() as u64;
+                for row in scan.cuts.values().flat_map(|cut| &cut.rows) {
+                    roots.learn(row);
+                }
                 // What is fine needs no second look: memory stays bounded.
                 scan.records.retain(|r| !r.intact);
                 scans.push(scan);
@@ -66,6 +69,8 @@ pub(super) fn examine(
     for (id, record) in scans
         .iter()
         .flat_map(|s| s.records.iter().map(|r| (s.segment, r)))
+        // A cut that does not verify is a promise broken.
+        .filter(|(_, r)| r.header.kind != RecordKind::Cut)
     {
         let finding = damaged_record(roots, &record.header);
         sink.add(finding.in_segment(id).at(record.offset));

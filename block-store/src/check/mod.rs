@@ -55,9 +55,9 @@ pub fn check(
     let Some(superblock) = roots::superblock(disk, &mut sink)? else {
         return Ok(sink.finish());
     };
-    let roots = roots::read(disk, &superblock, &mut sink);
+    let mut roots = roots::read(disk, &superblock, &mut sink);
     let mut segments = segments::survey(disk, &superblock, &roots, &mut sink)?;
-    journal::examine(&superblock, &roots, &mut segments, &mut sink);
+    journal::examine(&superblock, &mut roots, &mut segments, &mut sink);
     let mut from = 0;
     let mut counted = None;
     while !sink.stopped() {

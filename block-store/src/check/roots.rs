@@ -4,7 +4,7 @@ use super::finding::{Finding, Kind, Sink};
 use crate::checkpoint::{SUPERBLOCK_FILE, read_catalogue, read_table};
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, newest,
+    Catalogue, CutRow, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, newest,
 };
 use crate::io::{AlignedBuf, Disk};
 use std::collections::{BTreeMap, HashMap};
@@ -92,6 +92,16 @@ impl Roots {
     /// Name of the vDisk that reads a layer.
     pub(super) fn vdisk(&self, layer: u32) -> Option<&str> {
         self.vdisks.get(&layer).map(|(name, _)| name.as_str())
+    }
+
+    /// A cut that the catalogue does not know yet: the vDisk reads this layer too.
+    pub(super) fn learn(&mut self, row: &CutRow) {
+        let vdisks = self.catalogue.iter().flat_map(|c| &c.vdisks);
+        if let Some(vdisk) = vdisks.into_iter().find(|v| v.id == row.vdisk) {
+            let blocks = vdisk.size.div_ceil(crate::format::BLOCK as u64);
+            let name = vdisk.name.clone();
+            self.vdisks.entry(row.layer).or_insert((name, blocks));
+        }
     }
 
     /// Blocks of a node's range that the vDisk has.

@@ -90,19 +90,20 @@ impl Compaction {
 
     /// A live node becomes dirty: the next checkpoint writes it elsewhere.
     fn rewrite_node(&self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
-        let Some(key) = NodeKey::from_identity(record.header.layer, record.header.first) else {
-            return Ok(true);
-        };
         let at = Entry::Stored {
             at: self.location(record),
             index: 0,
         }
         .pack();
-        let known = |state: &State| state.catalogue.layers.contains_key(&key.layer());
         let done = core.with_nodes(|state| {
-            if known(state) && state.map.names_node(key, at).map_err(Blocked::Node)? {
-                state.map.make_resident(key).map_err(Blocked::Node)?;
-                state.map.mark_dirty(key);
+            for layer in owners(state, record.header.layer) {
+                let Some(key) = NodeKey::from_identity(layer, record.header.first) else {
+                    continue;
+                };
+                if state.map.names_node(key, at).map_err(Blocked::Node)? {
+                    state.map.make_resident(key).map_err(Blocked::Node)?;
+                    state.map.mark_dirty(key);
+                }
             }
             Ok(!state.map.is_full())
         })?;
@@ -119,9 +120,30 @@ impl Compaction {
 
     fn move_extent(&mut self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
         let at = self.location(record);
-        let header = record.header;
+        let owners = owners(&core.state.lock(), record.header.layer);
+        for layer in owners {
+            // The copy is the owner's own: it needs no alias.
+            let header = RecordHeader {
+                layer,
+                ..record.header
+            };
+            if !self.move_blocks_of(core, record, &header, at)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves what one layer still names of an extent; `header` says which.
+    fn move_blocks_of(
+        &mut self,
+        core: &Core,
+        record: &Scanned,
+        header: &RecordHeader,
+        at: Location,
+    ) -> Result<bool, StoreError> {
         let alive = core
-            .with_nodes(|state| alive_blocks(state, &header, at))?
+            .with_nodes(|state| alive_blocks(state, header, at))?
             .unwrap_or_default();
         if alive.is_empty() {
             return Ok(true);
@@ -131,10 +153,10 @@ impl Compaction {
             let payload = stored
                 .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
                 .unwrap_or_default();
-            return relocate(core, &header, payload, at, 0);
+            return relocate(core, header, payload, at, 0);
         }
         for range in alive {
-            if !self.move_blocks(core, &header, at, &stored, range)? {
+            if !self.move_blocks(core, header, at, &stored, range)? {
                 return Ok(false);
             }
         }
@@ -226,16 +248,25 @@ impl Compaction {
     }
 }
 
-/// The blocks of an extent that the map still names, as ranges of indices.
+/// The layers whose maps may name what was written for `origin`: its last heir, and those that are being merged into that.
+fn owners(state: &State, origin: u32) -> Vec<u32> {
+    let catalogue = &state.catalogue;
+    let heir = catalogue.aliases.heir(origin);
+    let merging = catalogue.aliases.under_way();
+    merging
+        .filter(|layer| catalogue.aliases.heir(*layer) == heir)
+        .chain([heir])
+        .filter(|layer| catalogue.layers.contains_key(layer))
+        .collect()
+}
+
+/// The blocks of an extent that the map of `header`'s layer still names, as ranges of indices.
 fn alive_blocks(
     state: &mut State,
     header: &RecordHeader,
     at: Location,
 ) -> Result<Vec<Range<u64>>, Blocked> {
     let mut out: Vec<Range<u64>> = Vec::new();
-    if !state.catalogue.layers.contains_key(&header.layer) {
-        return Ok(out);
-    }
     for n in 0..header.count {
         let bits = state
             .map

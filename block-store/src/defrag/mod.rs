@@ -10,10 +10,13 @@ mod dropped;
 use crate::alloc::{Content, choose_victim};
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::snapshot::tidy;
 use compact::{Compaction, Outcome};
 
 /// Nodes of deleted maps that are walked between two checkpoints, at most.
 const WALK: usize = 1000;
+/// Steps of merging layers between two checkpoints, at most.
+const TIDY: usize = 4096;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
 
@@ -41,11 +44,15 @@ pub fn reclaim(
     low_space_percent: u32,
     mut checkpoint: impl FnMut() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    let tidied = tidy(core, TIDY)?;
+    if tidied.steps > 0 {
+        checkpoint()?;
+    }
     let walk = dropped::walk(core, WALK)?;
     if walk.nodes > 0 {
         checkpoint()?;
     }
-    if walk.more {
+    if walk.more || tidied.more {
         core.upkeep_bell.ring();
         return Ok(());
     }

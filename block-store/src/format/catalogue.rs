@@ -3,7 +3,7 @@
 //! It is small (some hundred bytes per vDisk and layer) and read whole at start, so it is JSON, compressed
 //! with zstd and cut into records; `docs/disk-format.md`, section "Catalogue", lists the fields.
 
-use super::{BLOCK, FormatError, MAX_BLOCKS};
+use super::{Aliases, BLOCK, FormatError, MAX_BLOCKS};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
@@ -51,6 +51,9 @@ pub struct LayerRow {
     pub parent: Option<u32>,
     /// Packed entry of the root node.
     pub root: u64,
+    /// Generation of the oldest segment that can hold something of it.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// A snapshot: a name for a sealed layer.
@@ -64,19 +67,15 @@ pub struct SnapshotRow {
     pub vdisk: u32,
     /// The sealed layer.
     pub layer: u32,
+    /// Address range in bytes that the vDisk had.
+    pub size: u64,
     /// The instant of the cut; equal for all vDisks of a consistency group.
     pub lsn: u64,
     /// Seconds since 1970.
     pub created: u64,
-}
-
-/// Extents of `from` are valid as `to`'s: left by merges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alias {
-    /// A layer that was merged away.
-    pub from: u32,
-    /// Its heir.
-    pub to: u32,
+    /// Names of those who need it: while there is one, it is not deleted.
+    #[serde(default)]
+    pub holds: Vec<String>,
 }
 
 /// A subtree that no map names any more and whose entries still count as live.
@@ -105,8 +104,8 @@ pub struct Catalogue {
     pub layers: BTreeMap<u32, LayerRow>,
     /// In order of creation.
     pub snapshots: Vec<SnapshotRow>,
-    /// One step each, heirs may themselves be merged.
-    pub aliases: Vec<Alias>,
+    /// Of merged layers.
+    pub aliases: Aliases,
     /// Work of the reclaimer that was not finished.
     pub dropped: Vec<Dropped>,
     /// The store's compression rules as JSON text; absent: the shipped ones.
@@ -126,20 +125,9 @@ impl Catalogue {
         Ok(out)
     }
 
-    /// Whether data written for `origin` may be read as `layer`'s: it is, or was merged into it.
+    /// Whether data written for `origin` may be read as `layer`'s: it is, or both were merged into one.
     pub fn is_heir(&self, origin: u32, layer: u32) -> bool {
-        let mut origin = origin;
-        // Every alias leads to a younger layer or ends: bounded by their number.
-        for _ in 0..=self.aliases.len() {
-            if origin == layer {
-                return true;
-            }
-            match self.aliases.iter().find(|a| a.from == origin) {
-                Some(alias) => origin = alias.to,
-                None => return false,
-            }
-        }
-        false
+        origin == layer || self.aliases.heir(origin) == self.aliases.heir(layer)
     }
 
     /// Decodes and checks references between rows.
@@ -193,6 +181,20 @@ impl Catalogue {
                 ));
             }
         }
+        let mut names = HashSet::new();
+        for s in &self.snapshots {
+            if !ids.contains(&s.vdisk)
+                || !self.layers.contains_key(&s.layer)
+                || tops.contains(&s.layer)
+                || s.size > MAX_BLOCKS * BLOCK as u64
+                || !names.insert((s.vdisk, &s.name))
+            {
+                return bad(format!("snapshot {} has an impossible row", s.name));
+            }
+        }
+        if let Some(alias) = self.aliases.iter().find(|a| a.to <= a.from) {
+            return bad(format!("layer {} is its own heir", alias.from));
+        }
         for d in &self.dropped {
             if d.level > 3 || d.number >= 1 << (27 - 9 * u32::from(d.level)) {
                 return bad(format!("a dropped node {} of level {}", d.number, d.level));
@@ -217,6 +219,7 @@ mod tests {
             uuid: Uuid::nil(),
             parent: None,
             root: 0,
+            since: 0,
         };
         c.layers.insert(1, row.clone());
         c.layers.insert(

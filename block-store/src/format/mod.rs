@@ -3,9 +3,11 @@
 //! The normative text is `docs/disk-format.md`; the code holds offsets and names its section. Every decoder
 //! takes hostile bytes: it checks lengths, ranges and checksums, and answers with a [`FormatError`].
 
+mod alias;
 mod bytes;
 mod catalogue;
 mod commit;
+mod cut;
 mod entry;
 mod node;
 mod record;
@@ -14,8 +16,10 @@ mod superblock;
 mod table;
 mod write_buffer;
 
-pub use catalogue::{Alias, Catalogue, Dropped, LayerRow, SnapshotRow, VDiskRow};
+pub use alias::{Alias, Aliases};
+pub use catalogue::{Catalogue, Dropped, LayerRow, SnapshotRow, VDiskRow};
 pub use commit::{CommitRecord, Prefix};
+pub use cut::{CutRecord, CutRow, MAX_CUT_ROWS};
 pub use entry::{Entry, Location};
 pub use node::{NODE_SLOTS, pack_node, unpack_node};
 pub use record::{RECORD_HEADER, RecordFlags, RecordHeader, RecordKind, Seed, units};

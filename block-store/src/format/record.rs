@@ -28,6 +28,8 @@ pub enum RecordKind {
     Catalogue = 6,
     /// The rest of the page is empty: the next record begins with the next page. No payload.
     Pad = 7,
+    /// vDisks go on in new layers; see [`super::CutRecord`].
+    Cut = 8,
 }
 
 /// Bits of a record's flags.
@@ -156,6 +158,7 @@ impl RecordHeader {
                 5 => RecordKind::Table,
                 6 => RecordKind::Catalogue,
                 7 => RecordKind::Pad,
+                8 => RecordKind::Cut,
                 other => return Err(f.error(format!("unknown kind {other}"))),
             },
             codec: f.u8(5)?,

@@ -13,6 +13,8 @@
 
 mod freeze;
 mod key;
+mod merge;
+mod moved;
 mod range;
 
 use crate::format::NODE_SLOTS;
@@ -38,6 +40,25 @@ pub struct Missing {
     pub key: NodeKey,
     /// Packed entry of its record.
     pub at: u64,
+}
+
+/// What a layer says of a leaf's blocks.
+#[derive(Debug, Clone, Copy)]
+pub enum Leaf<'a> {
+    /// The same of all of them.
+    Whole(u64),
+    /// Each of its own.
+    Entries(&'a Slots),
+}
+
+impl Leaf<'_> {
+    /// The packed entry of a block, which is one of the leaf's.
+    pub fn entry(&self, block: u64) -> u64 {
+        match self {
+            Leaf::Whole(bits) => *bits,
+            Leaf::Entries(slots) => slot(slots, block),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,6 +87,7 @@ pub struct Map {
     budget: usize,
     dirty: usize,
     next_stamp: u64,
+    moved: moved::Moved,
 }
 
 impl Map {
@@ -78,6 +100,7 @@ impl Map {
             budget: budget.max(4 * LEVELS),
             dirty: 0,
             next_stamp: 1,
+            moved: moved::Moved::default(),
         }
     }
 
@@ -121,6 +144,22 @@ impl Map {
         self.dirty > self.budget && self.nodes.len() > 2 * self.budget
     }
 
+    /// What the layer itself says of the blocks of a leaf, of which `block` is one.
+    pub fn leaf(&mut self, layer: u32, block: u64) -> Result<Leaf<'_>, Missing> {
+        let key = NodeKey::leaf(layer, block);
+        // The borrow checker does not see that the first answer has been given by then.
+        if !self.nodes.contains_key(&key) {
+            return self.above(key).map(Leaf::Whole);
+        }
+        match self.nodes.get_mut(&key) {
+            Some(node) => {
+                node.used = true;
+                Ok(Leaf::Entries(&node.slots))
+            }
+            None => Ok(Leaf::Whole(0)),
+        }
+    }
+
     /// What the layer itself says of a block.
     pub fn lookup(&mut self, layer: u32, block: u64) -> Result<u64, Missing> {
         let leaf = NodeKey::leaf(layer, block);
@@ -129,6 +168,16 @@ impl Map {
             return Ok(slot(&node.slots, block));
         }
         self.above(leaf)
+    }
+
+    /// A moment, see [`Map::moved`].
+    pub fn moment(&self) -> u64 {
+        self.moved.now()
+    }
+
+    /// Whether an entry for this block may have moved from one layer to another since that moment.
+    pub fn moved(&self, block: u64, since: u64) -> bool {
+        self.moved.since(since, block / NODE_SLOTS as u64)
     }
 
     /// The entry that stands for the whole of a node that is not in memory, or which node to read to know more.
@@ -244,6 +293,7 @@ impl Map {
         self.clock.push_back((key, stamp));
     }
 
+    /// Takes a node out, wherever it is in a checkpoint.
     fn take(&mut self, key: NodeKey) -> Option<Node> {
         let node = self.nodes.remove(&key)?;
         if let Some(parent) = key.parent().and_then(|p| self.nodes.get_mut(&p)) {

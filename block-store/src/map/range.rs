@@ -64,7 +64,7 @@ impl Map {
     }
 
     /// Frees what is below and at `key`; the parent's entry is the caller's to change.
-    fn drop_subtree(&mut self, key: NodeKey, freed: &mut dyn FnMut(Freed)) {
+    pub(super) fn drop_subtree(&mut self, key: NodeKey, freed: &mut dyn FnMut(Freed)) {
         let Some(node) = self.nodes.get(&key) else {
             // Not in memory; if its parent is, its entry tells whether there is anything at all.
             if let Err(Missing { key: found, at }) = self.above(key)

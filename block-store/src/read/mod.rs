@@ -3,7 +3,9 @@
 mod finish;
 mod node;
 mod plan;
+mod search;
 
 pub use finish::{Decoder, Fault, verify};
 pub use node::NodeRead;
-pub use plan::{PageRead, Run, Source, page_reads, plan};
+pub use plan::{PageRead, Progress, Run, Source, page_reads, plan};
+pub use search::Search;

@@ -1,6 +1,7 @@
 //! Planning: which stored extents a range of blocks comes from, and which pages hold them.
 
-use crate::format::{Entry, Location};
+use super::Search;
+use crate::format::{Entry, Location, NODE_SLOTS};
 use crate::io::DiskFile;
 use crate::state::{Blocked, State};
 use std::sync::Arc;
@@ -43,40 +44,54 @@ pub struct Run {
     pub source: Source,
 }
 
-/// Plans `blocks` blocks from `first` of a layer into runs, appended to `out`.
+/// How far planning has got; reused from one request to the next.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Blocks that are planned.
+    done: u64,
+    /// For the next ones.
+    search: Search,
+}
+
+impl Progress {
+    /// Back to the beginning.
+    pub fn clear(&mut self) {
+        self.done = 0;
+        self.search.clear();
+    }
+}
+
+/// Plans `blocks` blocks from `first` of a layer into runs, appended to `out`. When blocked, the same progress goes on.
 pub fn plan(
     state: &mut State,
     layer: u32,
     first: u64,
     blocks: u64,
+    progress: &mut Progress,
     out: &mut Vec<Run>,
 ) -> Result<(), Blocked> {
-    let mut step = 0;
-    while step < blocks {
-        let block = first + step;
-        let (found_in, bits) = state.resolve(layer, block)?;
-        let run = run_of(state, found_in, block, bits);
-        step += 1;
-        let mut run = run;
-        while step < blocks {
-            let (next_in, next) = state.resolve(layer, first + step)?;
-            if next_in != found_in && !matches!(run.source, Source::Zero) || !continues(&run, next)
-            {
-                break;
+    let leaf = NODE_SLOTS as u64;
+    while progress.done < blocks {
+        let from = first + progress.done;
+        let within = (blocks - progress.done).min(leaf - from % leaf);
+        let found = progress.search.run(state, layer, from, within)?;
+        for (block, (found_in, bits)) in (from..).zip(found) {
+            match out.last_mut() {
+                Some(run) if block > first && continues(run, *found_in, *bits) => run.blocks += 1,
+                _ => out.push(run_of(state, *found_in, block, *bits)),
             }
-            run.blocks += 1;
-            step += 1;
         }
-        out.push(run);
+        progress.search.clear();
+        progress.done += within;
     }
     Ok(())
 }
 
-fn continues(run: &Run, bits: u64) -> bool {
+fn continues(run: &Run, layer: u32, bits: u64) -> bool {
     match Entry::unpack(bits) {
         Ok(Entry::Stored { at, index }) => {
             !matches!(run.source, Source::Zero | Source::Damaged)
-                && at == run.at
+                && (layer, at) == (run.layer, run.at)
                 && u64::from(index) == u64::from(run.index) + run.blocks
         }
         Ok(_) => matches!(run.source, Source::Zero),

@@ -18,7 +18,7 @@ mod standing;
 use crate::alloc::{Content, Phase, Segment, Segments};
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentRow, Superblock,
+    Catalogue, CutRecord, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentRow, Superblock,
     segment_id_of,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
@@ -31,7 +31,7 @@ use prefetch::prefetch;
 pub use promise::{cut_short, hold_to_promises};
 pub use scan::{Scan, Scanned, Window, scan};
 pub use standing::{Head, Standing, read_header, standing};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A store as it was found, ready to go on.
@@ -269,14 +269,17 @@ fn roll_forward(
     found: &mut Recovered,
 ) -> Result<(), StoreError> {
     let mut records: Vec<(u32, Scanned)> = Vec::new();
+    let mut cuts = BTreeMap::new();
     for scan in scans.iter_mut() {
+        cuts.append(&mut scan.cuts);
         if let Some(segment) = found.segments.get_mut(scan.segment) {
             segment.used = segment.used.max(scan.end);
         }
         records.extend(scan.records.drain(..).map(|r| (scan.segment, r)));
     }
     records.sort_unstable_by_key(|(_, r)| r.header.lsn);
-    let mut state = Forward::of(found);
+    let since = scans.iter().map(|s| s.generation).min();
+    let mut state = Forward::of(found, since.unwrap_or(0));
     let newer = records
         .iter()
         .map(|(_, r)| &r.header)
@@ -293,6 +296,13 @@ fn roll_forward(
             len: header.stored_len() as u32,
         };
         state.count(&record, at);
+        if header.lsn > checkpoint
+            && header.kind == RecordKind::Cut
+            && let Some(cut) = cuts.get(&header.lsn)
+        {
+            state.cut(cut);
+            continue;
+        }
         let known = state.state.catalogue.layers.contains_key(&header.layer);
         if header.lsn > checkpoint && !header.flags.relocated && known {
             state.apply(&record, at)?;
@@ -307,10 +317,12 @@ struct Forward {
     state: State,
     next_lsn: u64,
     applied: usize,
+    /// Generation of the oldest segment that was scanned.
+    since: u64,
 }
 
 impl Forward {
-    fn of(found: &mut Recovered) -> Self {
+    fn of(found: &mut Recovered, since: u64) -> Self {
         let state = State {
             map: std::mem::replace(&mut found.map, Map::new(0)),
             segments: std::mem::take(&mut found.segments),
@@ -321,11 +333,14 @@ impl Forward {
             exhausted: false,
             wants_room: false,
             segment_size: 0,
+            readers: Vec::new(),
+            stuck: HashSet::new(),
         };
         Self {
             state,
             next_lsn: found.next_lsn,
             applied: 0,
+            since,
         }
     }
 
@@ -342,6 +357,16 @@ impl Forward {
             _ => 0,
         };
         self.state.segments.appended(at.segment, at.end(), count);
+    }
+
+    /// vDisks go on in new layers. Without names the sealed ones are merged, sooner or later.
+    fn cut(&mut self, cut: &CutRecord) {
+        for row in &cut.rows {
+            if let Err(why) = crate::snapshot::apply_cut(&mut self.state, row, self.since) {
+                log::info!("a cut of vDisk {} is passed over: {why}", row.vdisk);
+            }
+        }
+        self.applied += 1;
     }
 
     fn apply(&mut self, record: &Scanned, at: Location) -> Result<(), StoreError> {

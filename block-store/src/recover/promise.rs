@@ -1,8 +1,8 @@
 //! What commits have promised, held against what is there.
 
-use super::scan::Scan;
+use super::scan::{Scan, Scanned};
 use crate::error::StoreError;
-use crate::format::{Prefix, segment_file_name};
+use crate::format::{Prefix, RecordKind, segment_file_name};
 use std::collections::BTreeMap;
 
 /// Whether a segment's file has lost its end. Files are allocated at their full size and keep it, so it was not the store
@@ -52,6 +52,16 @@ pub fn hold_to_promises(
             });
         }
         scan.keep_intact_beyond(end);
+        // Without it, whole layers that came after it would be passed over.
+        let cut = |r: &&Scanned| !r.intact && r.header.kind == RecordKind::Cut;
+        for record in scan.records.iter().filter(cut) {
+            broken.push(StoreError::LogDamaged {
+                segment: scan.segment,
+                from: record.offset,
+                to: record.offset + record.header.stored_len() as u32,
+                why: "the payload of a cut does not verify".into(),
+            });
+        }
     }
     let newer = |p: &&Prefix| p.generation >= next_generation;
     let gone = promised.values().filter(newer).chain(missing);

@@ -1,7 +1,10 @@
 //! Scanning a segment's records by their own headers.
 
-use crate::format::{CommitRecord, MAX_SEGMENT, RECORD_HEADER, RecordHeader, RecordKind, Seed};
+use crate::format::{
+    CommitRecord, CutRecord, MAX_SEGMENT, RECORD_HEADER, RecordHeader, RecordKind, Seed,
+};
 use crate::io::{AlignedBuf, DiskFile, PAGE};
+use std::collections::BTreeMap;
 use std::io;
 
 /// Bytes read at a time; longer than any record with the page it begins in.
@@ -30,10 +33,12 @@ pub struct Scan {
     pub generation: u64,
     /// Where the scan began.
     pub from: u32,
-    /// Extents, ranges and commits.
+    /// Extents, ranges, commits and cuts.
     pub records: Vec<Scanned>,
     /// Commit records; also such as stand behind the end.
     pub commits: Vec<CommitRecord>,
+    /// Cut records by LSN.
+    pub cuts: BTreeMap<u64, CutRecord>,
     /// Where it ends: zeroes, a header that does not verify, or the end of the file.
     pub end: u32,
     /// Why it ends there.
@@ -49,6 +54,7 @@ pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io
         from,
         records: Vec::new(),
         commits: Vec::new(),
+        cuts: BTreeMap::new(),
         end: from.min(window.len),
         why: String::new(),
     };
@@ -99,9 +105,14 @@ impl Scan {
         else {
             return Ok(Err("the file ends within a record".into()));
         };
-        let intact = header.payload_is_intact(payload);
-        if header.kind == RecordKind::Commit && intact {
-            self.commits.extend(CommitRecord::decode(payload));
+        let mut intact = header.payload_is_intact(payload);
+        match header.kind {
+            RecordKind::Commit if intact => self.commits.extend(CommitRecord::decode(payload)),
+            RecordKind::Cut if intact => match CutRecord::decode(payload) {
+                Ok(cut) => drop(self.cuts.insert(header.lsn, cut)),
+                Err(_) => intact = false,
+            },
+            _ => {}
         }
         let record = Scanned {
             header,

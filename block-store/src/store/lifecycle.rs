@@ -5,7 +5,8 @@ use super::config::{VDiskSpec, check_name, check_size};
 use super::vdisk::VDisk;
 use crate::compress::Rules;
 use crate::error::StoreError;
-use crate::format::{LayerRow, VDiskRow};
+use crate::format::{LayerRow, SnapshotRow, VDiskRow};
+use crate::snapshot::drop_layer;
 use std::sync::Arc;
 
 impl Store {
@@ -22,6 +23,7 @@ impl Store {
         }
         let row = {
             let mut state = self.core.state.lock();
+            let since = state.segments.oldest_unsealed();
             let catalogue = &mut state.catalogue;
             let layer = catalogue.next_layer;
             catalogue.next_layer += 1;
@@ -46,6 +48,7 @@ impl Store {
                     uuid,
                     parent: None,
                     root: 0,
+                    since,
                 },
             );
             catalogue.vdisks.push(row.clone());
@@ -108,20 +111,22 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a vDisk; its space is given back in the background.
+    /// Deletes a vDisk, which must have no snapshots; its space is given back in the background.
     pub fn delete_vdisk(&self, name: &str) -> Result<(), StoreError> {
         let _one = self.changing.lock();
         let vdisk = self.vdisk(name)?;
-        vdisk.mark_deleted();
         {
             let mut state = self.core.state.lock();
-            state.catalogue.vdisks.retain(|v| v.id != vdisk.id());
-            state.catalogue.layers.remove(&vdisk.layer());
-            let mut freed = Vec::new();
-            state.map.drop_layer(vdisk.layer(), &mut |f| freed.push(f));
-            for f in freed {
-                state.release(f);
+            let of_it = |s: &&SnapshotRow| s.vdisk == vdisk.id();
+            let snapshots = state.catalogue.snapshots.iter().filter(of_it).count();
+            if snapshots > 0 {
+                return Err(StoreError::Refused(format!(
+                    "vDisk {name:?} has {snapshots} snapshots; delete these first: firn snapshot delete {name} --all"
+                )));
             }
+            vdisk.mark_deleted();
+            state.catalogue.vdisks.retain(|v| v.id != vdisk.id());
+            drop_layer(&mut state, vdisk.layer());
         }
         self.vdisks.write().remove(name);
         self.checkpoint()?;

@@ -5,6 +5,7 @@ mod config;
 mod lane;
 mod lifecycle;
 mod open;
+mod snapshots;
 mod status;
 mod threads;
 mod vdisk;
@@ -14,6 +15,7 @@ pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };
 pub use lane::{Command, Done, Lane};
+pub use snapshots::{Created, Cut, SnapshotInfo};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
 
@@ -24,6 +26,7 @@ use crate::error::StoreError;
 use crate::host::Host;
 use crate::io::real::Lock;
 use crate::payload::Payload;
+use crate::read::Search;
 use lane::Load;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -123,12 +126,13 @@ impl Store {
         while at < last {
             // A leaf at a time: the lock is held for microseconds.
             let stop = (at / 512 + 1).saturating_mul(512).min(last);
-            let found = self.core.with_nodes(|state| {
-                (at..stop)
-                    .map(|b| Ok(state.resolve(vdisk.layer(), b)?.1 >> 62 == 2))
-                    .collect::<Result<Vec<_>, _>>()
+            let mut search = Search::default();
+            let all = self.core.with_nodes(|state| {
+                let found = search.run(state, vdisk.layer(), at, stop - at)?;
+                Ok(found.iter().map(|(_, bits)| bits >> 62 == 2).collect())
             })?;
-            for (n, stored) in found.unwrap_or_default().into_iter().enumerate() {
+            let all: Vec<bool> = all.unwrap_or_default();
+            for (n, stored) in all.into_iter().enumerate() {
                 let from = (at + n as u64) * block;
                 match ranges.last_mut() {
                     Some(last) if stored && last.end == from => last.end += block,

@@ -20,6 +20,7 @@ use crate::map::NODE_MEMORY;
 use crate::recover::{BufferFound, Recovered, note_failed_recovery, recover, replay_buffer};
 use crate::state::State;
 use parking_lot::{Mutex, RwLock};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -167,6 +168,8 @@ impl Store {
             exhausted: false,
             wants_room: false,
             segment_size: superblock.segment_size,
+            readers: Vec::new(),
+            stuck: HashSet::new(),
         };
         let core = Core::new(disk, superblock.store, state, config.checkpoint_log);
         let old = superblock.buffer.clone();

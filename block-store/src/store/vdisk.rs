@@ -1,7 +1,7 @@
 //! A vDisk as its users hold it.
 
 use crate::compress::Rules;
-use crate::format::VDiskRow;
+use crate::format::{SnapshotRow, VDiskRow};
 use crate::log::Marks;
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -21,6 +21,8 @@ pub struct VDisk {
     layer: AtomicU32,
     write_cache: AtomicBool,
     deleted: AtomicBool,
+    /// Of a snapshot: keeps its layer for as long as somebody reads it.
+    reader: Option<Arc<()>>,
     rules: RwLock<Arc<Rules>>,
     /// Where the last write ended: the next one that begins there is sequential.
     write_end: AtomicU64,
@@ -75,10 +77,27 @@ impl VDisk {
             layer: AtomicU32::new(row.layer),
             write_cache: AtomicBool::new(row.write_cache),
             deleted: AtomicBool::new(false),
+            reader: None,
             rules: RwLock::new(rules),
             write_end: AtomicU64::new(u64::MAX),
             marks: Marks::default(),
             stats: VDiskCounters::default(),
+        }
+    }
+
+    /// A snapshot, to be read. While there is this, and `reader` with it, its layer stays.
+    pub(crate) fn of_snapshot(row: &VDiskRow, snapshot: &SnapshotRow, reader: Arc<()>) -> Self {
+        let row = VDiskRow {
+            uuid: snapshot.uuid,
+            name: format!("{}@{}", row.name, snapshot.name),
+            size: snapshot.size,
+            layer: snapshot.layer,
+            created: snapshot.created,
+            ..row.clone()
+        };
+        Self {
+            reader: Some(reader),
+            ..Self::of(&row, Arc::default())
         }
     }
 
@@ -129,7 +148,7 @@ impl VDisk {
 
     /// Whether it can't be written to.
     pub fn read_only(&self) -> bool {
-        false
+        self.reader.is_some()
     }
 
     /// The rules that its writes are stored by.
@@ -152,8 +171,13 @@ impl VDisk {
         }
     }
 
+    /// Its live layer. To be asked for under the state's lock: a cut changes it there.
     pub(crate) fn layer(&self) -> u32 {
         self.layer.load(Relaxed)
+    }
+
+    pub(crate) fn set_layer(&self, layer: u32) {
+        self.layer.store(layer, Relaxed);
     }
 
     pub(crate) fn set_size(&self, size: u64) {

@@ -24,7 +24,14 @@ fn busy(seed: u64) -> (Machine, Vec<u64>) {
     let mut client = Client::new(&store);
     let mut want = vec![0; BLOCKS as usize];
     let mut rng = Rng::new(seed);
+    let mut cuts = Vec::new();
     for version in 1..60u64 {
+        match version {
+            // One snapshot that is below a checkpoint, and one that never becomes one.
+            15 => drop(store.create_snapshot(&["a"], "s").unwrap()),
+            45 => cuts.push(store.cut_snapshot(&["a"], "t").unwrap()),
+            _ => {}
+        }
         let first = rng.below(BLOCKS as usize - 40) as u64;
         let blocks = [1, 1, 3, 32][rng.below(4)];
         let offset = first * BLOCK as u64;
@@ -55,7 +62,7 @@ fn busy(seed: u64) -> (Machine, Vec<u64>) {
         want[block as usize] = 99;
     }
     client.flush(&disk).unwrap();
-    drop((client, store, disk));
+    drop((client, store, disk, cuts));
     m.power_loss();
     (m, want)
 }
@@ -209,7 +216,7 @@ fn rot_in_every_kind_of_record() {
         let rare = |k| {
             matches!(
                 k,
-                RecordKind::Table | RecordKind::Catalogue | RecordKind::Node
+                RecordKind::Table | RecordKind::Catalogue | RecordKind::Node | RecordKind::Cut
             )
         };
         for (n, (name, record)) in records.iter().enumerate() {
@@ -234,7 +241,7 @@ fn rot_in_every_kind_of_record() {
         }
     }
     println!("{hit:?}");
-    for kind in ["Extent", "Node", "Table", "Catalogue", "Commit"] {
+    for kind in ["Extent", "Node", "Table", "Catalogue", "Commit", "Cut"] {
         assert!(hit.keys().any(|k| k.starts_with(kind)), "{hit:?}");
     }
 }

@@ -23,6 +23,7 @@ pub enum RecordName {
     Node,
     Table,
     Catalogue,
+    Cut,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub fn pieces(m: &Machine) -> Vec<Piece> {
                 RecordKind::Node => RecordName::Node,
                 RecordKind::Table => RecordName::Table,
                 RecordKind::Catalogue => RecordName::Catalogue,
+                RecordKind::Cut => RecordName::Cut,
                 RecordKind::Pad => continue,
             };
             let at = record.offset as usize;

@@ -83,6 +83,7 @@ fn constants_are_as_documented() {
         ("LEVELS", block_store::map::LEVELS as u64),
         ("BUFFER_HEADER", BUFFER_HEADER as u64),
         ("SLOT_ROW", SLOT_ROW as u64),
+        ("MAX_CUT_ROWS", MAX_CUT_ROWS as u64),
         ("MIN_VDISK", block_store::store::MIN_VDISK),
         ("MAX_VDISK", block_store::store::MAX_VDISK),
     ]
@@ -293,6 +294,8 @@ fn record_header() {
         (4, RecordKind::Node, "node"),
         (5, RecordKind::Table, "table"),
         (6, RecordKind::Catalogue, "catalogue"),
+        (7, RecordKind::Pad, "pad"),
+        (8, RecordKind::Cut, "cut"),
     ];
     let rows = rows("Record header");
     for (byte, kind, name) in kinds {
@@ -321,6 +324,27 @@ fn commit_rows() {
     t.field("segment", &row(u32::MAX, 0, 0));
     t.field("end", &row(0, u32::MAX, 0));
     t.field("generation", &row(0, 0, u64::MAX));
+    t.done();
+}
+
+#[test]
+fn cut_rows() {
+    let row = |vdisk, layer, parent, uuid| {
+        let rows = vec![CutRow {
+            vdisk,
+            layer,
+            parent,
+            uuid,
+        }];
+        CutRecord { rows }.encode()
+    };
+    let mut t = Table::new("Cut record", row(0, 0, 0, Uuid::nil()));
+    assert_eq!(t.base.len(), 32);
+    t.field("vdisk", &row(u32::MAX, 0, 0, Uuid::nil()));
+    t.field("layer", &row(0, u32::MAX, 0, Uuid::nil()));
+    t.field("parent", &row(0, 0, u32::MAX, Uuid::nil()));
+    t.fixed("reserved", &[0; 4]);
+    t.field("uuid", &row(0, 0, 0, ONES));
     t.done();
 }
 
@@ -552,32 +576,41 @@ fn catalogue_fields() {
         uuid: ONES,
         parent: None,
         root: 0,
+        since: 0,
     };
     let catalogue = Catalogue {
         next_vdisk: 1,
-        next_layer: 2,
+        next_layer: 3,
         vdisks: vec![VDiskRow {
             id: 0,
             uuid: ONES,
             name: "a".into(),
             size: 4096,
-            layer: 1,
+            layer: 2,
             write_cache: true,
             hidden: false,
             created: 0,
             tag: String::new(),
             rules: None,
         }],
-        layers: BTreeMap::from([(1, layer)]),
+        layers: BTreeMap::from([(1, layer.clone()), (2, LayerRow { id: 2, ..layer })]),
         snapshots: vec![SnapshotRow {
             uuid: ONES,
             name: "s".into(),
             vdisk: 0,
             layer: 1,
+            size: 4096,
             lsn: 1,
             created: 0,
+            holds: vec!["replica".into()],
         }],
-        aliases: vec![Alias { from: 1, to: 2 }],
+        aliases: vec![Alias {
+            from: 1,
+            to: 2,
+            since: 1,
+            until: None,
+        }]
+        .into(),
         dropped: vec![Dropped {
             layer: 1,
             level: 0,

@@ -5,7 +5,7 @@ use crate::error::RequestError;
 use crate::format::BLOCK;
 use crate::io::AlignedBuf;
 use crate::payload::Payload;
-use crate::read::{PageRead, Run};
+use crate::read::{PageRead, Progress, Run};
 use crate::store::vdisk::VDisk;
 use crate::write::PreparedWrite;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct Edge {
     pub block: u64,
     /// Where the block begins in [`Parts::data`].
     pub data_at: usize,
-    /// What the map said of it when it was read: layer and packed entry.
+    /// What the live layer of then said of it before it was read: that layer, and its packed entry.
     pub seen: Option<(u32, u64)>,
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Parts {
     /// A write's private copy: whole blocks.
     pub data: Vec<u8>,
     pub edges: Vec<Edge>,
+    /// How far the planning of the read, or of that of the next edge, has got.
+    pub progress: Progress,
     pub prepared: PreparedWrite,
 }
 
@@ -62,6 +64,8 @@ pub(super) struct Op<P> {
     /// Reads not yet back.
     pub outstanding: usize,
     pub failed: bool,
+    /// Edges whose reads are planned.
+    pub edges_planned: usize,
     /// Next piece to apply; `None` until the write is prepared.
     pub next_piece: Option<usize>,
 }
@@ -105,6 +109,7 @@ impl<P: Payload> Op<P> {
             parts,
             outstanding: 0,
             failed: false,
+            edges_planned: 0,
             next_piece: None,
         };
         Ok(op)
@@ -158,6 +163,7 @@ impl<P: Payload> Op<P> {
         parts.runs.clear();
         parts.reads.clear();
         parts.edges.clear();
+        parts.progress.clear();
         parts.prepared.clear();
         // What is left of the data is overwritten by the next write. A huge request must not pin its memory for ever.
         if parts.data.len() > KEPT_DATA {

@@ -7,6 +7,7 @@ use crate::format::BLOCK;
 use crate::io::{PAGE, ReadDone};
 use crate::payload::{Payload, PayloadError};
 use crate::read::{Fault, Run, Source, page_reads, plan};
+use crate::state::{Blocked, State};
 use std::sync::Arc;
 
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -16,24 +17,20 @@ impl<P: Payload> Lane<P> {
     pub(super) fn plan_read(&mut self, index: usize) {
         let core = Arc::clone(&self.core);
         let Some(op) = self.op(index) else { return };
-        op.parts.runs.clear();
-        op.parts.reads.clear();
-        let layer = op.vdisk.layer();
         let planned = {
             let mut state = core.state.lock();
+            let layer = op.vdisk.layer();
             if op.kind == Kind::Read {
-                plan(&mut state, layer, op.first, op.blocks, &mut op.parts.runs)
+                let (runs, progress) = (&mut op.parts.runs, &mut op.parts.progress);
+                plan(&mut state, layer, op.first, op.blocks, progress, runs)
             } else {
-                let runs = &mut op.parts.runs;
-                op.parts.edges.iter_mut().try_for_each(|edge| {
-                    edge.seen = Some(state.resolve(layer, edge.block)?);
-                    plan(&mut state, layer, edge.block, 1, runs)
-                })
+                plan_edges(&mut state, layer, op)
             }
         };
         if let Err(by) = planned {
             return self.blocked(index, by);
         }
+        op.parts.reads.clear();
         page_reads(&op.parts.runs, &mut op.parts.reads);
         let reads = std::mem::take(&mut op.parts.reads);
         op.outstanding = reads.len();
@@ -138,6 +135,24 @@ impl<P: Payload> Lane<P> {
         let bytes = decoded.map_err(|fault| report(op, &fault))?;
         put(op, run.first, bytes).map_err(|PayloadError| RequestError::Payload)
     }
+}
+
+/// Plans what is read of blocks that a write covers only in part, one after the other.
+fn plan_edges<P>(state: &mut State, layer: u32, op: &mut Op<P>) -> Result<(), Blocked> {
+    while let Some(edge) = op.parts.edges.get_mut(op.edges_planned) {
+        // Before the search begins: whatever comes in between is seen to have come.
+        if edge.seen.is_none() {
+            edge.seen = Some((
+                layer,
+                state.map.lookup(layer, edge.block).map_err(Blocked::Node)?,
+            ));
+        }
+        let (runs, progress) = (&mut op.parts.runs, &mut op.parts.progress);
+        plan(state, layer, edge.block, 1, progress, runs)?;
+        progress.clear();
+        op.edges_planned += 1;
+    }
+    Ok(())
 }
 
 /// The run's extent within the pages that were read for it.

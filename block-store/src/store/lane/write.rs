@@ -190,7 +190,6 @@ impl<P: Payload> Lane<P> {
         } else {
             Stream::Fresh
         };
-        let layer = op.vdisk.layer();
         loop {
             let next = op.next_piece.unwrap_or(0);
             let Some(piece) = op.parts.prepared.pieces.get(next).cloned() else {
@@ -204,6 +203,7 @@ impl<P: Payload> Lane<P> {
                 drop(state);
                 return self.finish(index, Err(RequestError::Io));
             }
+            let layer = op.vdisk.layer();
             let outcome = match edges_unchanged(&mut state, layer, &op.parts.edges, &piece) {
                 Ok(true) => apply(&mut state, layer, stream, &piece, payload).map(Some),
                 Ok(false) => Ok(None),
@@ -228,6 +228,12 @@ impl<P: Payload> Lane<P> {
                 // Another write got in between: what was read of the block is out of date.
                 Ok(None) => {
                     op.next_piece = None;
+                    op.edges_planned = 0;
+                    op.parts.runs.clear();
+                    op.parts.progress.clear();
+                    for edge in &mut op.parts.edges {
+                        edge.seen = None;
+                    }
                     return self.plan_read(index);
                 }
                 Err(by) => return self.blocked(index, by),
@@ -295,19 +301,31 @@ fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), RequestError> {
         .map_err(|PayloadError| RequestError::Payload)
 }
 
-/// Whether the edge blocks within a piece still are what was read.
+/// Whether the edge blocks within a piece still are what was read: the layer that was the live one then has what it had, and
+/// those that came above it since have nothing.
 fn edges_unchanged(
     state: &mut State,
     layer: u32,
     edges: &[Edge],
     piece: &Piece,
 ) -> Result<bool, Blocked> {
-    for edge in edges
-        .iter()
-        .filter(|e| (piece.first..piece.first + piece.blocks).contains(&e.block))
-    {
-        if edge.seen != Some(state.resolve(layer, edge.block)?) {
-            return Ok(false);
+    let within = |e: &&Edge| (piece.first..piece.first + piece.blocks).contains(&e.block);
+    for edge in edges.iter().filter(within) {
+        let mut next = Some(layer);
+        loop {
+            let Some(layer) = next else {
+                return Ok(false);
+            };
+            let bits = state.map.lookup(layer, edge.block);
+            let bits = bits.map_err(Blocked::Node)?;
+            if edge.seen == Some((layer, bits)) {
+                break;
+            }
+            if bits != 0 {
+                return Ok(false);
+            }
+            let row = state.catalogue.layers.get(&layer);
+            next = row.and_then(|l| l.parent);
         }
     }
     Ok(true)

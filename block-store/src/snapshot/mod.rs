@@ -1,0 +1,9 @@
+//! Snapshots: layers are sealed by a cut, named by the catalogue, and merged into their child when nothing names them.
+
+mod cut;
+mod merge;
+mod tree;
+
+pub use cut::{apply_cut, cut};
+pub use merge::{Tidied, drop_layer, tidy};
+pub use tree::{Task, ancestors, next_task};

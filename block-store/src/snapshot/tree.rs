@@ -1,0 +1,168 @@
+//! The tree of layers: which are needed, and what is to be done about the others. Pure decisions.
+
+use crate::format::Catalogue;
+use std::collections::{HashMap, HashSet};
+
+/// What is to be done next about layers that nothing names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Nothing lies over it: its map is dropped.
+    Drop {
+        /// The layer.
+        layer: u32,
+    },
+    /// One layer lies over each of them, in a row.
+    Merge {
+        /// The nearest to the heir first, each the parent of the one before.
+        from: Vec<u32>,
+        /// What lies over the first of them.
+        to: u32,
+    },
+}
+
+/// The next task. A layer is needed that is a vDisk's live one, that a snapshot names, or that is pinned; one with several
+/// layers over it waits until one is left.
+///
+/// Dropping goes first, since it gives back most. Of several merges that of the youngest heir: what has just been
+/// deleted is most likely in memory.
+pub fn next_task(catalogue: &Catalogue, pinned: &dyn Fn(u32) -> bool) -> Option<Task> {
+    let live = catalogue.vdisks.iter().map(|v| v.layer);
+    let named = catalogue.snapshots.iter().map(|s| s.layer);
+    let needed: HashSet<u32> = live.chain(named).collect();
+    let mut over: HashMap<u32, (u32, u32)> = HashMap::new();
+    for layer in catalogue.layers.values() {
+        if let Some(parent) = layer.parent {
+            let (count, last) = over.entry(parent).or_default();
+            (*count, *last) = (*count + 1, layer.id);
+        }
+    }
+    let of_no_use = |layer: u32| !needed.contains(&layer) && !pinned(layer);
+    let goes = |layer: u32| over.get(&layer).is_some_and(|(n, _)| *n == 1) && of_no_use(layer);
+    let mut merge = None;
+    for layer in catalogue.layers.values().rev() {
+        if !over.contains_key(&layer.id) && of_no_use(layer.id) {
+            return Some(Task::Drop { layer: layer.id });
+        }
+        if merge.is_none() && !goes(layer.id) {
+            let below = ancestors(catalogue, layer.id).skip(1);
+            let from: Vec<u32> = below.take_while(|l| goes(*l)).collect();
+            if !from.is_empty() {
+                merge = Some(Task::Merge { from, to: layer.id });
+            }
+        }
+    }
+    merge
+}
+
+/// A layer, its parent, and so on to the bottom.
+pub fn ancestors(catalogue: &Catalogue, layer: u32) -> impl Iterator<Item = u32> {
+    // Parents are older than their children: it ends.
+    std::iter::successors(catalogue.layers.get(&layer), |l| {
+        catalogue.layers.get(&l.parent?)
+    })
+    .map(|l| l.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{LayerRow, SnapshotRow, VDiskRow};
+    use uuid::Uuid;
+
+    /// Layers with their parents (0: none), live layers of vDisks, layers that snapshots name.
+    fn catalogue(layers: &[(u32, u32)], live: &[u32], named: &[u32]) -> Catalogue {
+        let mut catalogue = Catalogue {
+            next_layer: 100,
+            next_vdisk: 100,
+            ..Catalogue::default()
+        };
+        for (id, parent) in layers {
+            let row = LayerRow {
+                id: *id,
+                uuid: Uuid::nil(),
+                parent: (*parent != 0).then_some(*parent),
+                root: 0,
+                since: 0,
+            };
+            catalogue.layers.insert(*id, row);
+        }
+        for (id, layer) in (0..).zip(live) {
+            catalogue.vdisks.push(VDiskRow {
+                id,
+                uuid: Uuid::nil(),
+                name: format!("v{id}"),
+                size: 4096,
+                layer: *layer,
+                write_cache: true,
+                hidden: false,
+                created: 0,
+                tag: String::new(),
+                rules: None,
+            });
+        }
+        for layer in named {
+            catalogue.snapshots.push(SnapshotRow {
+                uuid: Uuid::nil(),
+                name: format!("s{layer}"),
+                vdisk: 0,
+                layer: *layer,
+                size: 4096,
+                lsn: 1,
+                created: 0,
+                holds: Vec::new(),
+            });
+        }
+        catalogue
+    }
+
+    fn task(layers: &[(u32, u32)], live: &[u32], named: &[u32]) -> Option<Task> {
+        next_task(&catalogue(layers, live, named), &|_| false)
+    }
+
+    const CHAIN: [(u32, u32); 4] = [(1, 0), (2, 1), (3, 2), (4, 3)];
+
+    #[test]
+    fn what_is_named_stays() {
+        assert_eq!(task(&CHAIN, &[4], &[1, 2, 3]), None);
+        assert_eq!(task(&[(1, 0)], &[1], &[]), None);
+    }
+
+    #[test]
+    fn a_row_without_names_is_merged_at_once() {
+        let from = vec![3, 2, 1];
+        assert_eq!(task(&CHAIN, &[4], &[]), Some(Task::Merge { from, to: 4 }));
+        let from = vec![1];
+        assert_eq!(
+            task(&CHAIN, &[4], &[2, 3]),
+            Some(Task::Merge { from, to: 2 })
+        );
+    }
+
+    #[test]
+    fn what_several_lie_over_waits_for_all_but_one() {
+        let clones = [(1, 0), (2, 1), (3, 1)];
+        assert_eq!(task(&clones, &[2, 3], &[]), None);
+        assert_eq!(task(&clones, &[2], &[]), Some(Task::Drop { layer: 3 }));
+        let from = vec![1];
+        assert_eq!(
+            task(&clones[..2], &[2], &[]),
+            Some(Task::Merge { from, to: 2 })
+        );
+    }
+
+    #[test]
+    fn a_branch_is_dropped_from_its_tip() {
+        assert_eq!(task(&CHAIN, &[], &[2]), Some(Task::Drop { layer: 4 }));
+        assert_eq!(task(&CHAIN[..3], &[], &[2]), Some(Task::Drop { layer: 3 }));
+    }
+
+    #[test]
+    fn what_is_being_read_is_kept() {
+        let catalogue = catalogue(&CHAIN, &[4], &[]);
+        let from = vec![1];
+        assert_eq!(
+            next_task(&catalogue, &|l| l == 3 || l == 2),
+            Some(Task::Merge { from, to: 2 })
+        );
+    }
+}

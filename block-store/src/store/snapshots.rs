@@ -1,0 +1,524 @@
+//! Snapshots as users see them: made, listed, held, renamed, deleted, reverted to, cloned, read.
+//!
+//! Every change is durable when its call returns. Space is given back afterwards, in the background.
+
+use super::Store;
+use super::config::check_name;
+use super::vdisk::VDisk;
+use crate::error::StoreError;
+use crate::format::{Catalogue, CutRow, LayerRow, MAX_CUT_ROWS, SnapshotRow, VDiskRow};
+use crate::snapshot::{ancestors, cut};
+use crate::state::{Blocked, State};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// How often a cut tries to find room in the log.
+const PATIENCE: usize = 1000;
+
+/// A snapshot that was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Created {
+    /// The cut: the same for all vDisks.
+    pub lsn: u64,
+    /// For how long guests' I/O was held up.
+    pub stall: Duration,
+    /// How long it took until all up to the cut was durable.
+    pub durable: Duration,
+}
+
+/// What was cut for a snapshot, and is not named yet.
+#[derive(Debug)]
+pub struct Cut {
+    rows: Vec<SnapshotRow>,
+    disks: Vec<Arc<VDisk>>,
+    lsn: u64,
+    stall: Duration,
+    begun: Instant,
+    /// Keeps the sealed layers.
+    _reader: Arc<()>,
+}
+
+/// A snapshot, as its row in the catalogue and the tree of layers have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotInfo {
+    /// UUID.
+    pub uuid: Uuid,
+    /// Its vDisk's name.
+    pub vdisk: String,
+    /// Its name.
+    pub name: String,
+    /// Address range in bytes.
+    pub size: u64,
+    /// The cut; equal for all vDisks of a consistency group.
+    pub lsn: u64,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Who needs it.
+    pub holds: Vec<String>,
+    /// vDisks that were cloned from it, or reverted to it, and lie over it by a branch of their own.
+    pub clones: Vec<String>,
+}
+
+impl Store {
+    /// Takes a snapshot of some vDisks at one instant, under one name. It is durable when the call returns.
+    pub fn create_snapshot(&self, vdisks: &[&str], name: &str) -> Result<Created, StoreError> {
+        let cut = self.cut_snapshot(vdisks, name)?;
+        self.complete_snapshot(cut)
+    }
+
+    /// The instant of a snapshot alone: whoever has quiesced guests for it can let them go on. What it has cut stays as it is
+    /// until the answer is completed, or dropped, and is no snapshot before that.
+    pub fn cut_snapshot(&self, vdisks: &[&str], name: &str) -> Result<Cut, StoreError> {
+        let _one = self.changing.lock();
+        self.cut_named(vdisks, name)
+    }
+
+    /// Makes durable what was cut, and gives it its name.
+    pub fn complete_snapshot(&self, cut: Cut) -> Result<Created, StoreError> {
+        let _one = self.changing.lock();
+        self.complete(cut)
+    }
+
+    fn cut_named(&self, vdisks: &[&str], name: &str) -> Result<Cut, StoreError> {
+        check_name(name).map_err(StoreError::Invalid)?;
+        if vdisks.is_empty() || vdisks.len() > MAX_CUT_ROWS {
+            return Err(StoreError::Invalid(format!(
+                "a snapshot is taken of 1 to {MAX_CUT_ROWS} vDisks, not of {}",
+                vdisks.len()
+            )));
+        }
+        let mut disks: Vec<Arc<VDisk>> = Vec::new();
+        for vdisk in vdisks {
+            let disk = self.vdisk(vdisk)?;
+            if disks.iter().any(|d| d.id() == disk.id()) {
+                return Err(StoreError::Invalid(format!(
+                    "vDisk {vdisk:?} is named twice"
+                )));
+            }
+            must_be_free(&self.core.state.lock().catalogue, &disk, name)?;
+            disks.push(disk);
+        }
+        let begun = Instant::now();
+        let created = self.host.now();
+        let (mut rows, reader) = (Vec::new(), Arc::new(()));
+        let (lsn, stall) = self.cut(&disks, None, |state, lsn, cut| {
+            for (disk, cut) in disks.iter().zip(cut) {
+                rows.push(SnapshotRow {
+                    uuid: self.host.new_uuid(),
+                    name: name.to_owned(),
+                    vdisk: disk.id(),
+                    layer: cut.parent,
+                    size: disk.size(),
+                    lsn,
+                    created,
+                    holds: Vec::new(),
+                });
+                state.readers.push((cut.parent, Arc::downgrade(&reader)));
+            }
+        })?;
+        Ok(Cut {
+            rows,
+            disks,
+            lsn,
+            stall,
+            begun,
+            _reader: reader,
+        })
+    }
+
+    fn complete(&self, cut: Cut) -> Result<Created, StoreError> {
+        {
+            let mut state = self.core.state.lock();
+            for (disk, row) in cut.disks.iter().zip(&cut.rows) {
+                if disk.is_deleted() {
+                    return Err(StoreError::NotFound(disk.name().into()));
+                }
+                must_be_free(&state.catalogue, disk, &row.name)?;
+            }
+            state.catalogue.snapshots.extend(cut.rows.iter().cloned());
+        }
+        if let Err(error) = self.checkpoint() {
+            // The vDisks go on in their new layers all the same; those without a name are merged.
+            let ours = |s: &SnapshotRow| cut.rows.iter().any(|row| row.uuid == s.uuid);
+            let mut state = self.core.state.lock();
+            state.catalogue.snapshots.retain(|s| !ours(s));
+            return Err(error);
+        }
+        Ok(Created {
+            lsn: cut.lsn,
+            stall: cut.stall,
+            durable: cut.begun.elapsed(),
+        })
+    }
+
+    /// Cuts vDisks in one critical section, the end of which is `then`: each goes on over its live layer, or over
+    /// the one that `over` says. Returns the LSN, and for how long others were held up.
+    fn cut(
+        &self,
+        disks: &[Arc<VDisk>],
+        over: Option<u32>,
+        mut then: impl FnMut(&mut State, u64, &[CutRow]),
+    ) -> Result<(u64, Duration), StoreError> {
+        let uuids: Vec<Uuid> = disks.iter().map(|_| self.host.new_uuid()).collect();
+        for _ in 0..PATIENCE {
+            let mut state = self.core.state.lock();
+            let begun = Instant::now();
+            if let Some(why) = &state.failed {
+                return Err(StoreError::Failed(why.to_string()));
+            }
+            let layers = state.catalogue.next_layer..;
+            let rows: Vec<CutRow> = disks
+                .iter()
+                .zip(layers)
+                .zip(&uuids)
+                .map(|((disk, layer), uuid)| CutRow {
+                    vdisk: disk.id(),
+                    layer,
+                    parent: over.unwrap_or(disk.layer()),
+                    uuid: *uuid,
+                })
+                .collect();
+            match cut(&mut state, &rows) {
+                Ok(lsn) => {
+                    for (disk, row) in disks.iter().zip(&rows) {
+                        disk.set_layer(row.layer);
+                    }
+                    then(&mut state, lsn, &rows);
+                    self.core.ring_for(&state);
+                    return Ok((lsn, begun.elapsed()));
+                }
+                Err(Blocked::Space) => {
+                    drop(state);
+                    if !self.core.allocate_step()? {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    drop(state);
+                    self.core.drain_step()?;
+                }
+            }
+        }
+        Err(StoreError::NoSpace(
+            "there is no room in the log to take a snapshot; delete something first".into(),
+        ))
+    }
+
+    /// All snapshots, or those of one vDisk, oldest first.
+    pub fn snapshots(&self, vdisk: Option<&str>) -> Result<Vec<SnapshotInfo>, StoreError> {
+        let only = vdisk.map(|name| self.vdisk(name)).transpose()?;
+        // One that is being made is not there yet.
+        let _one = self.changing.lock();
+        let state = self.core.state.lock();
+        let catalogue = &state.catalogue;
+        let tree = Tree::of(catalogue);
+        let rows = catalogue.snapshots.iter();
+        let rows = rows.filter(|s| only.as_ref().is_none_or(|v| v.id() == s.vdisk));
+        Ok(rows.map(|row| tree.describe(row)).collect())
+    }
+
+    /// Deletes a snapshot. One that several layers lie over is refused, or (`defer`) loses its name now and its space when one
+    /// of these is left.
+    pub fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), StoreError> {
+        let _one = self.changing.lock();
+        let disk = self.vdisk(vdisk)?;
+        let row = {
+            let mut state = self.core.state.lock();
+            let n = position(&state.catalogue, &disk, name)?;
+            let row = state.catalogue.snapshots.get(n).cloned();
+            let row = row.ok_or_else(|| missing(&disk, name))?;
+            if !row.holds.is_empty() {
+                return Err(StoreError::Refused(format!(
+                    "snapshot {name:?} of vDisk {vdisk:?} is held by {}; release it first: firn snapshot release {vdisk} {name} {}",
+                    row.holds.join(", "),
+                    row.holds.join(" ")
+                )));
+            }
+            let clones = Tree::of(&state.catalogue).clones(&row);
+            if !clones.is_empty() && !defer {
+                return Err(StoreError::Refused(format!(
+                    "vDisks lie over snapshot {name:?} of vDisk {vdisk:?}: {}. Delete these first, or let the name go now and the space later, with --defer",
+                    clones.join(", ")
+                )));
+            }
+            state.catalogue.snapshots.remove(n);
+            (n, row)
+        };
+        if let Err(error) = self.checkpoint() {
+            let mut state = self.core.state.lock();
+            let at = row.0.min(state.catalogue.snapshots.len());
+            state.catalogue.snapshots.insert(at, row.1);
+            return Err(error);
+        }
+        self.core.upkeep_bell.ring();
+        Ok(())
+    }
+
+    /// Gives a snapshot another name.
+    pub fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<(), StoreError> {
+        check_name(to).map_err(StoreError::Invalid)?;
+        self.change_snapshot(vdisk, name, |catalogue, disk| {
+            must_be_free(catalogue, disk, to)?;
+            let n = position(catalogue, disk, name)?;
+            if let Some(row) = catalogue.snapshots.get_mut(n) {
+                row.name = to.to_owned();
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps a snapshot from being deleted until this holder releases it. Holding it twice is holding it.
+    pub fn hold_snapshot(&self, vdisk: &str, name: &str, holder: &str) -> Result<(), StoreError> {
+        check_name(holder).map_err(StoreError::Invalid)?;
+        self.change_snapshot(vdisk, name, |catalogue, disk| {
+            let n = position(catalogue, disk, name)?;
+            if let Some(row) = catalogue.snapshots.get_mut(n)
+                && !row.holds.iter().any(|h| h == holder)
+            {
+                row.holds.push(holder.to_owned());
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends a hold.
+    pub fn release_snapshot(
+        &self,
+        vdisk: &str,
+        name: &str,
+        holder: &str,
+    ) -> Result<(), StoreError> {
+        self.change_snapshot(vdisk, name, |catalogue, disk| {
+            let n = position(catalogue, disk, name)?;
+            let row = catalogue.snapshots.get_mut(n);
+            let row = row.ok_or_else(|| missing(disk, name))?;
+            let before = row.holds.len();
+            row.holds.retain(|h| h != holder);
+            if row.holds.len() == before {
+                return Err(StoreError::Refused(format!(
+                    "{holder:?} does not hold snapshot {name:?} of vDisk {vdisk:?}"
+                )));
+            }
+            Ok(())
+        })
+    }
+
+    fn change_snapshot(
+        &self,
+        vdisk: &str,
+        name: &str,
+        change: impl FnOnce(&mut Catalogue, &VDisk) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _one = self.changing.lock();
+        let disk = self.vdisk(vdisk)?;
+        let before = {
+            let mut state = self.core.state.lock();
+            let n = position(&state.catalogue, &disk, name)?;
+            let before = state.catalogue.snapshots.get(n).cloned();
+            change(&mut state.catalogue, &disk)?;
+            before
+        };
+        if let Err(error) = self.checkpoint() {
+            let mut state = self.core.state.lock();
+            for row in &mut state.catalogue.snapshots {
+                if let Some(before) = before.as_ref().filter(|b| b.uuid == row.uuid) {
+                    row.clone_from(before);
+                }
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Makes a vDisk what it was at a snapshot. What it is now can be kept as a snapshot first; else it is gone. Nobody may
+    /// use the vDisk meanwhile: that is the caller's to see to.
+    pub fn revert_vdisk(
+        &self,
+        vdisk: &str,
+        name: &str,
+        keep: Option<&str>,
+    ) -> Result<(), StoreError> {
+        if let Some(keep) = keep {
+            check_name(keep).map_err(StoreError::Invalid)?;
+        }
+        let _one = self.changing.lock();
+        let disk = self.vdisk(vdisk)?;
+        let row = find(&self.core.state.lock().catalogue, &disk, name)?.clone();
+        if let Some(keep) = keep {
+            let cut = self.cut_named(&[vdisk], keep)?;
+            self.complete(cut)?;
+        }
+        let disks = [Arc::clone(&disk)];
+        self.cut(&disks, Some(row.layer), |_, _, _| {})?;
+        disk.set_size(row.size);
+        self.checkpoint()?;
+        self.core.upkeep_bell.ring();
+        Ok(())
+    }
+
+    /// A new vDisk that begins as a snapshot of another one, and shares its data.
+    pub fn clone_vdisk(
+        &self,
+        vdisk: &str,
+        name: &str,
+        new: &str,
+    ) -> Result<Arc<VDisk>, StoreError> {
+        check_name(new).map_err(StoreError::Invalid)?;
+        let _one = self.changing.lock();
+        if self.vdisks.read().contains_key(new) {
+            return Err(StoreError::Exists(format!(
+                "there is a vDisk named {new:?} already"
+            )));
+        }
+        let disk = self.vdisk(vdisk)?;
+        let row = {
+            let mut state = self.core.state.lock();
+            let state = &mut *state;
+            let since = state.segments.oldest_unsealed();
+            let catalogue = &mut state.catalogue;
+            let snapshot = find(catalogue, &disk, name)?.clone();
+            let source = catalogue.vdisks.iter().find(|v| v.id == disk.id());
+            let source = source
+                .ok_or_else(|| StoreError::NotFound(vdisk.into()))?
+                .clone();
+            let layer = catalogue.next_layer;
+            catalogue.next_layer += 1;
+            catalogue.layers.insert(
+                layer,
+                LayerRow {
+                    id: layer,
+                    uuid: self.host.new_uuid(),
+                    parent: Some(snapshot.layer),
+                    root: 0,
+                    since,
+                },
+            );
+            let row = VDiskRow {
+                id: catalogue.next_vdisk,
+                uuid: self.host.new_uuid(),
+                name: new.to_owned(),
+                size: snapshot.size,
+                layer,
+                hidden: false,
+                created: self.host.now(),
+                ..source
+            };
+            catalogue.next_vdisk += 1;
+            catalogue.vdisks.push(row.clone());
+            state.map.add_layer(layer, 0);
+            row
+        };
+        if let Err(error) = self.checkpoint() {
+            let mut state = self.core.state.lock();
+            state.catalogue.vdisks.retain(|v| v.id != row.id);
+            state.catalogue.layers.remove(&row.layer);
+            return Err(error);
+        }
+        let clone = Arc::new(VDisk::of(&row, disk.rules()));
+        self.vdisks
+            .write()
+            .insert(new.to_owned(), Arc::clone(&clone));
+        Ok(clone)
+    }
+
+    /// A snapshot as a vDisk that can only be read. Its layer stays until this is dropped, whatever becomes of the name.
+    pub fn open_snapshot(&self, vdisk: &str, name: &str) -> Result<Arc<VDisk>, StoreError> {
+        let disk = self.vdisk(vdisk)?;
+        let mut state = self.core.state.lock();
+        let snapshot = find(&state.catalogue, &disk, name)?.clone();
+        let row = state.catalogue.vdisks.iter().find(|v| v.id == disk.id());
+        let row = row.ok_or_else(|| StoreError::NotFound(vdisk.into()))?;
+        let reader = Arc::new(());
+        let view = VDisk::of_snapshot(row, &snapshot, Arc::clone(&reader));
+        state
+            .readers
+            .push((snapshot.layer, Arc::downgrade(&reader)));
+        Ok(Arc::new(view))
+    }
+}
+
+/// Whether a snapshot of the vDisk may have this name.
+fn must_be_free(catalogue: &Catalogue, disk: &VDisk, name: &str) -> Result<(), StoreError> {
+    match position(catalogue, disk, name) {
+        Ok(_) => Err(StoreError::Exists(format!(
+            "vDisk {:?} has a snapshot named {name:?} already",
+            disk.name()
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+fn missing(disk: &VDisk, name: &str) -> StoreError {
+    StoreError::NoSnapshot {
+        vdisk: disk.name().into(),
+        name: name.into(),
+    }
+}
+
+fn position(catalogue: &Catalogue, disk: &VDisk, name: &str) -> Result<usize, StoreError> {
+    let mut rows = catalogue.snapshots.iter();
+    rows.position(|s| s.vdisk == disk.id() && s.name == name)
+        .ok_or_else(|| missing(disk, name))
+}
+
+fn find<'a>(
+    catalogue: &'a Catalogue,
+    disk: &VDisk,
+    name: &str,
+) -> Result<&'a SnapshotRow, StoreError> {
+    let n = position(catalogue, disk, name)?;
+    catalogue
+        .snapshots
+        .get(n)
+        .ok_or_else(|| missing(disk, name))
+}
+
+/// What lies over what, for as long as one looks at the catalogue.
+struct Tree<'a> {
+    catalogue: &'a Catalogue,
+    /// Layers by the one that they lie over.
+    over: HashMap<u32, Vec<u32>>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(catalogue: &'a Catalogue) -> Self {
+        let mut over: HashMap<u32, Vec<u32>> = HashMap::new();
+        for layer in catalogue.layers.values() {
+            if let Some(parent) = layer.parent {
+                over.entry(parent).or_default().push(layer.id);
+            }
+        }
+        Self { catalogue, over }
+    }
+
+    /// The vDisks that lie over a snapshot, where there are several branches.
+    fn clones(&self, row: &SnapshotRow) -> Vec<String> {
+        if self.over.get(&row.layer).is_none_or(|l| l.len() < 2) {
+            return Vec::new();
+        }
+        let vdisks = self.catalogue.vdisks.iter();
+        let lies_over = |layer| ancestors(self.catalogue, layer).any(|l| l == row.layer);
+        vdisks
+            .filter(|v| lies_over(v.layer))
+            .map(|v| v.name.clone())
+            .collect()
+    }
+
+    fn describe(&self, row: &SnapshotRow) -> SnapshotInfo {
+        let vdisks = &self.catalogue.vdisks;
+        let vdisk = vdisks.iter().find(|v| v.id == row.vdisk);
+        SnapshotInfo {
+            uuid: row.uuid,
+            vdisk: vdisk.map_or_else(String::new, |v| v.name.clone()),
+            name: row.name.clone(),
+            size: row.size,
+            lsn: row.lsn,
+            created: row.created,
+            holds: row.holds.clone(),
+            clones: self.clones(row),
+        }
+    }
+}
