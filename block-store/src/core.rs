@@ -22,6 +22,8 @@ use uuid::Uuid;
 const DRAIN_FROM: usize = 128 << 10;
 /// Bytes per write of zeroes into a new segment: guests' I/O waits for no more than one of these.
 const PREWRITE_STEP: usize = 256 << 10;
+/// Map nodes that a background job takes in before others make room for them: more than two paths from root to leaf.
+const NODES_AT_ONCE: usize = 16;
 /// Spare segments that are kept ready beyond the reserves.
 const READY: usize = 2;
 
@@ -190,6 +192,7 @@ impl Core {
         &self,
         mut attempt: impl FnMut(&mut State) -> Result<T, Blocked>,
     ) -> Result<Result<T, Blocked>, StoreError> {
+        let mut loaded: usize = 0;
         loop {
             let mut state = self.state.lock();
             let missing = match attempt(&mut state) {
@@ -207,7 +210,12 @@ impl Core {
             let slots = read
                 .read_now(&mut |o, l| o == l || self.state.lock().is_heir(o, l))
                 .map_err(damaged)?;
-            self.state.lock().map.install(missing, slots);
+            let mut state = self.state.lock();
+            loaded += 1;
+            if loaded.is_multiple_of(NODES_AT_ONCE) {
+                state.map.make_room();
+            }
+            state.map.install_anyway(missing, slots);
         }
     }
 

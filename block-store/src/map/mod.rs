@@ -229,6 +229,11 @@ impl Map {
     pub fn install(&mut self, missing: Missing, slots: Box<Slots>) {
         // First make room: that may evict the node's own parent, and then the caller has to begin there.
         self.evict();
+        self.install_anyway(missing, slots);
+    }
+
+    /// The same without making room: for who needs several nodes at once, and would drive out one with the other.
+    pub fn install_anyway(&mut self, missing: Missing, slots: Box<Slots>) {
         if !self.still_misses(missing) {
             return;
         }

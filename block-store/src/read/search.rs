@@ -5,7 +5,7 @@
 //! remembers where it has got to. What it has passed stays passed: sealed layers don't change, and a write to the live
 //! one is as if it came after this read. Only a merge may move an entry up past it; then it begins anew.
 
-use crate::format::NODE_SLOTS;
+use crate::format::{Entry, NODE_SLOTS};
 use crate::state::{Blocked, State};
 
 /// A search for some blocks of one leaf; reused from one to the next.
@@ -19,6 +19,8 @@ pub struct Search {
     next: u32,
     /// Since when the ones above have been passed.
     since: u64,
+    /// Segments that had been removed when it began.
+    removals: u64,
 }
 
 impl Search {
@@ -38,14 +40,29 @@ impl Search {
         blocks: u64,
     ) -> Result<&[(u32, u64)], Blocked> {
         debug_assert!(first % NODE_SLOTS as u64 + blocks <= NODE_SLOTS as u64);
-        let passed =
-            state.catalogue.layers.contains_key(&self.next) && !state.map.moved(first, self.since);
-        if self.found.is_empty() || !passed {
+        loop {
+            let passed = state.catalogue.layers.contains_key(&self.next)
+                && !state.map.moved(first, self.since);
+            if self.found.is_empty() || !passed {
+                self.begin(state, layer, blocks);
+            }
+            self.go_on(state, first)?;
+            if self.is_still_there(state) {
+                return Ok(&self.found);
+            }
             self.found.clear();
-            self.found.resize(blocks as usize, (0, 0));
-            self.left = self.found.len();
-            (self.next, self.since) = (layer, state.map.moment());
         }
+    }
+
+    fn begin(&mut self, state: &State, layer: u32, blocks: u64) {
+        self.found.clear();
+        self.found.resize(blocks as usize, (0, 0));
+        self.left = self.found.len();
+        (self.next, self.since) = (layer, state.map.moment());
+        self.removals = state.segments.removals();
+    }
+
+    fn go_on(&mut self, state: &mut State, first: u64) -> Result<(), Blocked> {
         while self.left > 0 {
             let leaf = state.map.leaf(self.next, first).map_err(Blocked::Node)?;
             for (n, found) in self.found.iter_mut().enumerate().filter(|(_, f)| f.0 == 0) {
@@ -73,6 +90,18 @@ impl Search {
                 }
             }
         }
-        Ok(&self.found)
+        Ok(())
+    }
+
+    /// Whether what was found first has not been overwritten, or moved by compaction, so long ago that its segment is gone.
+    fn is_still_there(&self, state: &State) -> bool {
+        state.segments.removals() == self.removals
+            || self
+                .found
+                .iter()
+                .all(|(_, bits)| match Entry::unpack(*bits) {
+                    Ok(Entry::Stored { at, .. }) => state.segments.get(at.segment).is_some(),
+                    _ => true,
+                })
     }
 }

@@ -150,7 +150,12 @@ impl Store {
         if self.core.state.lock().failed.is_some() {
             return Ok(());
         }
-        if self.core.log_since_checkpoint(&self.core.state.lock()) > 0 {
+        let due = {
+            let state = self.core.state.lock();
+            // Merges change maps without a word in the log.
+            self.core.log_since_checkpoint(&state) > 0 || self.core.wants_checkpoint(&state)
+        };
+        if due {
             self.checkpoint()?;
         }
         let segments = self.core.state.lock().segments.count();

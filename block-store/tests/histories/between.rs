@@ -20,6 +20,9 @@ pub enum Phase {
     Upkeep,
     Create,
     Delete,
+    Snapshot,
+    /// Deletion of a snapshot.
+    Forget,
 }
 
 /// Something is about to happen to a file: others may have their turn.

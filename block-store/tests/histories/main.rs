@@ -49,6 +49,7 @@ fn crash_histories() {
         assert!(totals.checkpoints > 0 && totals.stalls > 0, "{totals:?}");
         assert!(totals.between > 0 && totals.faults > 0, "{totals:?}");
         assert!(totals.deletions > 0, "{totals:?}");
+        assert!(totals.snapshots > 0 && totals.forgotten > 0, "{totals:?}");
     }
 }
 

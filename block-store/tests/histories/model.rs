@@ -14,11 +14,14 @@ pub struct Value {
     pub acked: Option<u64>,
 }
 
-const VIRGIN: Value = Value {
-    version: 0,
-    zero: true,
-    acked: Some(0),
-};
+impl Value {
+    /// What was never written.
+    pub const VIRGIN: Self = Self {
+        version: 0,
+        zero: true,
+        acked: Some(0),
+    };
+}
 
 /// Sectors of all vDisks: their values since the last flush that covers them, oldest first.
 #[derive(Default)]
@@ -53,7 +56,7 @@ impl Model {
     fn history(&mut self, vdisk: usize, sector: u64) -> &mut Vec<Value> {
         self.sectors
             .entry((vdisk, sector))
-            .or_insert_with(|| vec![VIRGIN])
+            .or_insert_with(|| vec![Value::VIRGIN])
     }
 
     /// A write of these sectors begins; its version.

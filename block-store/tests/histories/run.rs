@@ -3,6 +3,7 @@
 mod check;
 mod guest;
 mod requests;
+mod snapshots;
 
 use crate::between::{self, Phase};
 use crate::hook::Hooks;
@@ -13,6 +14,7 @@ use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDisk
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use snapshots::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,6 +35,9 @@ pub struct Totals {
     /// vDisks deleted, and of these in the middle of a checkpoint.
     pub deletions: u64,
     pub deletions_between: u64,
+    /// Snapshots taken, and deleted.
+    pub snapshots: u64,
+    pub forgotten: u64,
     /// I/O errors ordered, and processes that ended because of one.
     pub faults: u64,
     pub failed: u64,
@@ -50,6 +55,8 @@ impl Totals {
         self.between += o.between;
         self.deletions += o.deletions;
         self.deletions_between += o.deletions_between;
+        self.snapshots += o.snapshots;
+        self.forgotten += o.forgotten;
         self.faults += o.faults;
         self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
@@ -114,6 +121,8 @@ pub struct History {
     pub deletion: Option<Deletion>,
     guest: Guest,
     next_guest: usize,
+    snapshots: Vec<Snapshot>,
+    next_snapshot: usize,
     /// Acknowledged writes of vDisk 0 are durable.
     write_through: bool,
     /// Some operation of this process fails.
@@ -164,6 +173,8 @@ pub fn history(seed: u64) -> Totals {
         deletion: None,
         guest: Guest::Gone,
         next_guest: SIZES.len(),
+        snapshots: Vec::new(),
+        next_snapshot: 0,
         faulty: false,
         trace: std::env::var_os("FIRN_TRACE").is_some(),
     };
@@ -251,6 +262,32 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
             let outcome = store.delete_vdisk(&name_of(vdisk));
             h.lock().deleted(outcome);
         }
+        Phase::Snapshot => {
+            let Some((name, vdisks)) = now.new_snapshot() else {
+                now.phase = before;
+                return;
+            };
+            drop(now);
+            let names: Vec<String> = vdisks.iter().map(|v| name_of(*v)).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let cut = store.cut_snapshot(&names, &name);
+            let cut = h.lock().cut(name, vdisks, cut);
+            if let Some(cut) = cut {
+                let made = store.complete_snapshot(cut);
+                h.lock().completed(made);
+            }
+        }
+        Phase::Forget => {
+            let Some((name, vdisks)) = now.begin_forgetting() else {
+                now.phase = before;
+                return;
+            };
+            drop(now);
+            for vdisk in vdisks {
+                let outcome = store.delete_snapshot(&name_of(vdisk), &name, false);
+                h.lock().forgotten(&name, vdisk, outcome);
+            }
+        }
     }
     let mut now = h.lock();
     now.phase = before;
@@ -297,6 +334,7 @@ impl History {
                         self.die();
                         continue;
                     }
+                    self.snapshots_of(&store);
                     self.run = Some(Running {
                         vdisks: self.vdisks_of(&store),
                         lanes: (0..2).map(|_| store.lane(4).unwrap()).collect(),
@@ -359,7 +397,9 @@ impl History {
     /// One step, or what is to be done by others.
     fn step(&mut self) -> Option<Phase> {
         match self.rng.random_range(0..100) {
-            0..55 => self.submit(),
+            0..52 => self.submit(),
+            52 => return Some(Phase::Forget),
+            53..55 => return Some(Phase::Snapshot),
             55..80 => self.poll(),
             80..88 => drop(self.store().core().drain_step()),
             88..90 => drop(self.store().core().commit()),

@@ -301,8 +301,7 @@ fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), RequestError> {
         .map_err(|PayloadError| RequestError::Payload)
 }
 
-/// Whether the edge blocks within a piece still are what was read: the layer that was the live one then has what it had, and
-/// those that came above it since have nothing.
+/// Whether the edge blocks within a piece still are what was read: the live layer is the same, and says the same of them.
 fn edges_unchanged(
     state: &mut State,
     layer: u32,
@@ -311,21 +310,9 @@ fn edges_unchanged(
 ) -> Result<bool, Blocked> {
     let within = |e: &&Edge| (piece.first..piece.first + piece.blocks).contains(&e.block);
     for edge in edges.iter().filter(within) {
-        let mut next = Some(layer);
-        loop {
-            let Some(layer) = next else {
-                return Ok(false);
-            };
-            let bits = state.map.lookup(layer, edge.block);
-            let bits = bits.map_err(Blocked::Node)?;
-            if edge.seen == Some((layer, bits)) {
-                break;
-            }
-            if bits != 0 {
-                return Ok(false);
-            }
-            let row = state.catalogue.layers.get(&layer);
-            next = row.and_then(|l| l.parent);
+        let bits = state.map.lookup(layer, edge.block);
+        if edge.seen != Some((layer, bits.map_err(Blocked::Node)?)) {
+            return Ok(false);
         }
     }
     Ok(true)

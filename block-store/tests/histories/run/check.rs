@@ -2,7 +2,7 @@
 
 use super::History;
 use crate::model::{SECTOR, Value, content};
-use block_store::Command;
+use block_store::{Command, VDisk};
 use rand::Rng;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -128,16 +128,22 @@ impl History {
                 }
             }
         }
+        self.check_snapshots(when);
     }
 
     pub(super) fn read_block(&mut self, vdisk: usize, block: u64) -> Vec<u8> {
+        let disk = Arc::clone(&self.run.as_ref().unwrap().vdisks[&vdisk]);
+        self.read_block_of(&disk, block)
+    }
+
+    pub(super) fn read_block_of(&mut self, disk: &Arc<VDisk>, block: u64) -> Vec<u8> {
         let run = self.run.as_mut().unwrap();
         let mut done = Vec::new();
         let command = Command::Read {
             offset: block * 4096,
             into: vec![0xee; 4096],
         };
-        run.lanes[0].submit(&run.vdisks[&vdisk], command, u64::MAX);
+        run.lanes[0].submit(disk, command, u64::MAX);
         for _ in 0..1000 {
             run.lanes[0].poll(&mut done);
             if let Some(d) = done.pop() {
