@@ -78,6 +78,8 @@ pub struct Core {
     pub alloc_bell: Bell,
     /// The thread of checkpoints and reclamation.
     pub upkeep_bell: Bell,
+    /// The thread that builds presence maps.
+    pub maps_bell: Bell,
     /// Threads that pack large writes.
     pub packers: Packers,
     /// Counters.
@@ -107,6 +109,7 @@ impl Core {
             log_bell: Bell::default(),
             alloc_bell: Bell::default(),
             upkeep_bell: Bell::default(),
+            maps_bell: Bell::default(),
             packers: Packers::default(),
             counters: Counters::default(),
             checkpoint_log,

@@ -8,7 +8,7 @@ use crate::alloc::{Content, Phase, Purpose, Segments, prewriting_pays};
 use crate::format::{Catalogue, Dropped, Entry};
 use crate::io::DiskFile;
 use crate::log::{Log, Stream};
-use crate::map::{Freed, Map};
+use crate::map::{Freed, Map, Presence, Resolved};
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
@@ -29,6 +29,10 @@ pub enum Blocked {
 pub struct State {
     /// Block maps of all layers.
     pub map: Map,
+    /// Which blocks sealed layers have entries for.
+    pub presence: Presence,
+    /// What leaves read as through sealed layers.
+    pub resolved: Resolved,
     /// Segments.
     pub segments: Segments,
     /// Open segments and the write buffer.

@@ -199,7 +199,8 @@ pub enum DecodeError {
 
 /// Decompresses; for the use of one thread. Keeps its context and scratch memory between calls.
 pub struct Decompressor {
-    zstd: DCtx<'static>,
+    /// `None`: zstd is not expected, and a damage where it occurs.
+    zstd: Option<DCtx<'static>>,
     scratch: Vec<u8>,
 }
 
@@ -208,9 +209,17 @@ impl Decompressor {
     pub fn new() -> io::Result<Decompressor> {
         let zstd = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Decompressor {
-            zstd,
+            zstd: Some(zstd),
             scratch: Vec::new(),
         })
+    }
+
+    /// For what is stored as it is or as lz4 only, such as nodes of maps: needs no context, and no memory of its own.
+    pub fn without_zstd() -> Decompressor {
+        Decompressor {
+            zstd: None,
+            scratch: Vec::new(),
+        }
     }
 
     /// Fills `dst` with the first `dst.len()` bytes of the content of `src`, which decodes to exactly `content`
@@ -251,7 +260,12 @@ impl Decompressor {
 }
 
 /// Decodes exactly `dst.len()` bytes.
-fn decode(zstd: &mut DCtx<'_>, codec: u8, src: &[u8], dst: &mut [u8]) -> Result<(), DecodeError> {
+fn decode(
+    zstd: &mut Option<DCtx<'_>>,
+    codec: u8,
+    src: &[u8],
+    dst: &mut [u8],
+) -> Result<(), DecodeError> {
     const LZ4: u8 = Codec::Lz4.byte();
     const ZSTD: u8 = Codec::Zstd(1).byte();
     let len = match codec {
@@ -262,6 +276,8 @@ fn decode(zstd: &mut DCtx<'_>, codec: u8, src: &[u8], dst: &mut [u8]) -> Result<
         }
         // In one step, straight into `dst`: no window is allocated, however large the frame claims its own to be.
         ZSTD => zstd
+            .as_mut()
+            .ok_or(DecodeError::UnknownCodec(codec))?
             .decompress(dst, src)
             .map_err(|_| DecodeError::Damaged)?,
         unknown => return Err(DecodeError::UnknownCodec(unknown)),

@@ -15,12 +15,16 @@ mod freeze;
 mod key;
 mod merge;
 mod moved;
+mod presence;
 mod range;
+mod resolved;
 
 use crate::format::NODE_SLOTS;
 pub use freeze::{Frozen, Settled};
 pub use key::{LEVELS, NodeKey, ROOT_LEVEL};
+pub use presence::{Blocks, Presence};
 pub use range::Freed;
+pub use resolved::{RESOLVED_MEMORY, Resolved, ResolvedLeaf};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -112,6 +116,14 @@ impl Map {
     /// Packed entry of the layer's root as last written.
     pub fn root(&self, layer: u32) -> u64 {
         self.roots.get(&layer).copied().unwrap_or(0)
+    }
+
+    /// The same, if what was last written is all that the layer has: nothing of it waits for a checkpoint.
+    pub fn settled_root(&self, layer: u32) -> Option<u64> {
+        match self.nodes.get(&NodeKey::new(layer, ROOT_LEVEL, 0)) {
+            Some(root) => (!root.dirty && !root.writing).then_some(root.at),
+            None => Some(self.root(layer)),
+        }
     }
 
     /// Nodes that are kept in memory, as far as they are clean.

@@ -69,6 +69,16 @@ impl NodeRead {
         is_heir: &mut dyn FnMut(u32, u32) -> bool,
     ) -> Result<Box<Slots>, String> {
         let from = (self.at.offset as usize) % self.file.read_unit();
+        self.finish_at(pages, from, is_heir)
+    }
+
+    /// The same where its record begins at byte `from` of the pages.
+    pub fn finish_at(
+        &self,
+        pages: &[u8],
+        from: usize,
+        is_heir: &mut dyn FnMut(u32, u32) -> bool,
+    ) -> Result<Box<Slots>, String> {
         let stored = pages
             .get(from..from + self.at.len as usize)
             .unwrap_or_default();
@@ -116,9 +126,8 @@ impl NodeRead {
 /// Unpacks a node's payload.
 fn decode_node(header: &RecordHeader, payload: &[u8]) -> Result<Box<[u64; NODE_SLOTS]>, String> {
     let mut raw = vec![0; (header.raw_len as usize).min(MAX_STORED)];
-    let mut decompressor = Decompressor::new().map_err(|e| e.to_string())?;
     let len = raw.len();
-    decompressor
+    Decompressor::without_zstd()
         .decompress(header.codec, payload, len, &mut raw)
         .map_err(|e| e.to_string())?;
     unpack_node(&raw).map_err(|e| e.to_string())

@@ -22,7 +22,7 @@ use crate::format::{
     segment_id_of,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
-use crate::map::{Map, Missing, NodeKey};
+use crate::map::{Map, Missing, NodeKey, Presence, Resolved};
 use crate::read::NodeRead;
 use crate::state::State;
 use crate::write::{clear, point_at};
@@ -325,6 +325,9 @@ impl Forward {
     fn of(found: &mut Recovered, since: u64) -> Self {
         let state = State {
             map: std::mem::replace(&mut found.map, Map::new(0)),
+            // Nothing is searched for.
+            presence: Presence::new(0),
+            resolved: Resolved::new(0),
             segments: std::mem::take(&mut found.segments),
             log: crate::log::Log::nowhere(),
             catalogue: std::mem::take(&mut found.catalogue),

@@ -79,6 +79,7 @@ pub fn drop_layer(state: &mut State, layer: u32) {
     let mut freed = Vec::new();
     state.map.drop_layer(layer, &mut |f| freed.push(f));
     state.catalogue.layers.remove(&layer);
+    state.presence.forget(layer);
     for f in freed {
         state.release(f);
     }
@@ -141,12 +142,15 @@ fn begin(state: &mut State, from: &[u32], to: u32) {
         if state.catalogue.aliases.get(*layer).is_none()
             && let Some(row) = state.catalogue.layers.get(layer)
         {
+            let since = row.since;
             state.catalogue.aliases.insert(Alias {
                 from: *layer,
                 to,
-                since: row.since,
+                since,
                 until: None,
             });
+            // What the heir's map says must hold while entries come, one by one.
+            state.presence.merge(*layer, to);
         }
     }
 }

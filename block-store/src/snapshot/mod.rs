@@ -2,8 +2,10 @@
 
 mod cut;
 mod merge;
+mod presence;
 mod tree;
 
 pub use cut::{apply_cut, cut};
 pub use merge::{Tidied, drop_layer, tidy};
+pub use presence::{blocks_of, build_one};
 pub use tree::{Task, ancestors, next_task};

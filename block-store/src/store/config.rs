@@ -41,6 +41,10 @@ pub struct OpenConfig {
     pub run_dir: PathBuf,
     /// Memory for the block map in bytes.
     pub map_memory: usize,
+    /// Memory for leaves of the map that were resolved through snapshots, in bytes.
+    pub resolved_memory: usize,
+    /// Memory for presence maps of snapshots' layers in bytes.
+    pub presence_memory: usize,
     /// Bytes of the write buffer.
     pub write_buffer: usize,
     /// Bytes of log after which a checkpoint is taken: bounds the time that recovery takes.
@@ -62,6 +66,8 @@ impl OpenConfig {
             dir: dir.into(),
             run_dir: run_dir.into(),
             map_memory: 32 << 20,
+            resolved_memory: 26 << 20,
+            presence_memory: 6 << 20,
             write_buffer: 16 << 20,
             checkpoint_log: 256 << 20,
             on_full: OnFull::Stall,

@@ -16,7 +16,7 @@ use crate::host::{Host, LOCK_FILE, RealHost};
 use crate::io::real::{Lock, RealDisk, RealOptions, lock_exclusive};
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::{Log, SlotPool};
-use crate::map::NODE_MEMORY;
+use crate::map::{NODE_MEMORY, Presence, RESOLVED_MEMORY, Resolved};
 use crate::recover::{BufferFound, Recovered, note_failed_recovery, recover, replay_buffer};
 use crate::state::State;
 use parking_lot::{Mutex, RwLock};
@@ -160,6 +160,8 @@ impl Store {
         let unused = std::mem::take(&mut found.unused);
         let state = State {
             map: found.map,
+            presence: Presence::new(config.presence_memory),
+            resolved: Resolved::new(config.resolved_memory / RESOLVED_MEMORY),
             segments: found.segments,
             log: Log::new(pool, found.next_lsn, found.prefixes, found.scanned),
             catalogue: found.catalogue,

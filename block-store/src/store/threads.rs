@@ -5,6 +5,7 @@ use super::Store;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::log::Gathering;
+use crate::snapshot::build_one;
 use crate::write::Packer;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -34,7 +35,13 @@ impl Threads {
     /// Stops all threads and waits for them.
     pub fn stop(&self, core: &Core) {
         self.stop.store(true, SeqCst);
-        for bell in [&core.log_bell, &core.alloc_bell, &core.upkeep_bell] {
+        let core_bells = [
+            &core.log_bell,
+            &core.alloc_bell,
+            &core.upkeep_bell,
+            &core.maps_bell,
+        ];
+        for bell in core_bells {
             bell.ring();
         }
         core.packers.stop();
@@ -117,6 +124,23 @@ impl Store {
                 said.outcome("allocating segments", core.allocate_ready());
                 if core.state.lock().full {
                     core.upkeep_bell.ring();
+                }
+            }
+        })?;
+        let core = Arc::clone(&self.core);
+        self.threads.spawn("firn-maps", move |stop| {
+            let (mut said, mut aged) = (Said::default(), Instant::now());
+            while !stop.load(SeqCst) {
+                core.maps_bell.wait(Some(QUIET));
+                if aged.elapsed() >= QUIET {
+                    core.state.lock().presence.grow_old();
+                    aged = Instant::now();
+                }
+                let mut more = true;
+                while more && !stop.load(SeqCst) {
+                    let built = build_one(&core);
+                    more = *built.as_ref().unwrap_or(&true);
+                    said.outcome("building presence maps", built.map(drop));
                 }
             }
         })?;

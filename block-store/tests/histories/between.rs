@@ -8,6 +8,7 @@ use crate::hook::Event;
 use crate::run::{History, background};
 use block_store::alloc::Content;
 use block_store::format::segment_id_of;
+use block_store::snapshot::build_one;
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -51,6 +52,7 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
             31..34 if !log_is_locked => drop(core.drain_step()),
             34..37 if !log_is_locked => drop(core.commit()),
             37 if !log_is_locked => drop(core.allocate_ready()),
+            39 => drop(build_one(&core)),
             // While compaction reads it holds nothing: the control API may change the catalogue.
             38 if now.phase == Phase::Upkeep && event == Event::Read => {
                 drop(now);

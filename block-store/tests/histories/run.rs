@@ -10,6 +10,7 @@ use crate::hook::Hooks;
 use crate::model::{Model, Value};
 use crate::sim::SimHost;
 use block_store::io::sim::{Op, SimDisk};
+use block_store::snapshot::build_one;
 use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDiskSpec};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -404,7 +405,8 @@ impl History {
             80..88 => drop(self.store().core().drain_step()),
             88..90 => drop(self.store().core().commit()),
             90..92 => drop(self.store().core().commit_flushes()),
-            92..94 => drop(self.store().core().allocate_ready()),
+            92 => drop(self.store().core().allocate_ready()),
+            93 => drop(build_one(self.store().core())),
             94..97 => return Some(Phase::Checkpoint),
             97 => {
                 return Some(match self.guest {

@@ -293,6 +293,7 @@ pub fn step(store: &Arc<Store>, upkeep: bool) {
     }
     while core.drain_step().unwrap_or(false) {}
     let _ = core.allocate_ready();
+    let _ = block_store::snapshot::build_one(core);
     if upkeep {
         let _ = store.upkeep();
     }

@@ -64,6 +64,8 @@ pub(super) struct Op<P> {
     /// Reads not yet back.
     pub outstanding: usize,
     pub failed: bool,
+    /// What was planned did not verify, and was planned anew.
+    pub looked_again: bool,
     /// Edges whose reads are planned.
     pub edges_planned: usize,
     /// Next piece to apply; `None` until the write is prepared.
@@ -109,6 +111,7 @@ impl<P: Payload> Op<P> {
             parts,
             outstanding: 0,
             failed: false,
+            looked_again: false,
             edges_planned: 0,
             next_piece: None,
         };
@@ -118,6 +121,16 @@ impl<P: Payload> Op<P> {
     /// Whether it is past planning: its pieces are being applied.
     pub fn applying(&self) -> bool {
         self.next_piece.is_some() || self.kind == Kind::Discard
+    }
+
+    /// Forgets what was planned to be read.
+    pub fn plan_anew(&mut self) {
+        self.edges_planned = 0;
+        self.parts.runs.clear();
+        self.parts.progress.clear();
+        for edge in &mut self.parts.edges {
+            edge.seen = None;
+        }
     }
 
     /// Bytes of memory that it takes while it is worked on.

@@ -20,12 +20,16 @@ impl<P: Payload> Lane<P> {
         let planned = {
             let mut state = core.state.lock();
             let layer = op.vdisk.layer();
-            if op.kind == Kind::Read {
+            let planned = if op.kind == Kind::Read {
                 let (runs, progress) = (&mut op.parts.runs, &mut op.parts.progress);
                 plan(&mut state, layer, op.first, op.blocks, progress, runs)
             } else {
                 plan_edges(&mut state, layer, op)
+            };
+            if state.presence.is_wanted() {
+                core.maps_bell.ring();
             }
+            planned
         };
         if let Err(by) = planned {
             return self.blocked(index, by);
@@ -89,26 +93,39 @@ impl<P: Payload> Lane<P> {
         let Some(mut op) = self.ops.get_mut(index).and_then(Option::take) else {
             return;
         };
-        let result = if op.failed {
-            Err(RequestError::Io)
-        } else {
-            self.deliver(&mut op)
+        let mut again = false;
+        let result = match op.failed {
+            true => Err(RequestError::Io),
+            false => self.deliver(&mut op).or_else(|trouble| match trouble {
+                Trouble::Payload => Err(RequestError::Payload),
+                // Layers may have been merged and segments removed since it was planned: what is true damage stays.
+                Trouble::Fault(_) if !op.looked_again => {
+                    again = true;
+                    Ok(())
+                }
+                Trouble::Fault(fault) => Err(report(&op, &fault)),
+            }),
         };
         for buffer in op.parts.buffers.drain(..).flatten() {
             self.buffers.keep(buffer);
         }
         let kind = op.kind;
+        if again {
+            op.looked_again = true;
+            op.plan_anew();
+        }
         if let Some(place) = self.ops.get_mut(index) {
             *place = Some(op);
         }
         match result {
+            Ok(()) if again => self.plan_read(index),
             Ok(()) if kind != Kind::Read => self.prepare(index),
             result => self.finish(index, result),
         }
     }
 
     /// Verifies and decodes every run and copies it to where it belongs.
-    fn deliver(&mut self, op: &mut Op<P>) -> Result<(), RequestError> {
+    fn deliver(&mut self, op: &mut Op<P>) -> Result<(), Trouble> {
         let runs = std::mem::take(&mut op.parts.runs);
         let mut result = Ok(());
         for run in &runs {
@@ -121,7 +138,7 @@ impl<P: Payload> Lane<P> {
         result
     }
 
-    fn deliver_run(&mut self, op: &mut Op<P>, run: &Run) -> Result<(), RequestError> {
+    fn deliver_run(&mut self, op: &mut Op<P>, run: &Run) -> Result<(), Trouble> {
         let stored = match &run.source {
             Source::Zero => return deliver_zeroes(op, run),
             Source::Memory(copy) => copy.as_slice(),
@@ -132,8 +149,23 @@ impl<P: Payload> Lane<P> {
         let decoded = self.decoder.decode(run, stored, &mut |o, l| {
             o == l || core.state.lock().is_heir(o, l)
         });
-        let bytes = decoded.map_err(|fault| report(op, &fault))?;
-        put(op, run.first, bytes).map_err(|PayloadError| RequestError::Payload)
+        let bytes = decoded.map_err(Trouble::Fault)?;
+        put(op, run.first, bytes)?;
+        Ok(())
+    }
+}
+
+/// Why a read can't be delivered.
+enum Trouble {
+    /// The caller's memory.
+    Payload,
+    /// What was read is not what the map says.
+    Fault(Fault),
+}
+
+impl From<PayloadError> for Trouble {
+    fn from(PayloadError: PayloadError) -> Self {
+        Self::Payload
     }
 }
 
@@ -170,13 +202,12 @@ fn stored_in<'a, P>(op: &'a Op<P>, run: &Run) -> &'a [u8] {
         .unwrap_or_default()
 }
 
-fn deliver_zeroes<P: Payload>(op: &mut Op<P>, run: &Run) -> Result<(), RequestError> {
+fn deliver_zeroes<P: Payload>(op: &mut Op<P>, run: &Run) -> Result<(), Trouble> {
     let mut left = run.blocks as usize * BLOCK;
     let mut block = run.first;
     while left > 0 {
         let now = left.min(ZEROES.len());
-        put(op, block, ZEROES.get(..now).unwrap_or_default())
-            .map_err(|PayloadError| RequestError::Payload)?;
+        put(op, block, ZEROES.get(..now).unwrap_or_default())?;
         left -= now;
         block += (now / BLOCK) as u64;
     }

@@ -228,12 +228,7 @@ impl<P: Payload> Lane<P> {
                 // Another write got in between: what was read of the block is out of date.
                 Ok(None) => {
                     op.next_piece = None;
-                    op.edges_planned = 0;
-                    op.parts.runs.clear();
-                    op.parts.progress.clear();
-                    for edge in &mut op.parts.edges {
-                        edge.seen = None;
-                    }
+                    op.plan_anew();
                     return self.plan_read(index);
                 }
                 Err(by) => return self.blocked(index, by),
