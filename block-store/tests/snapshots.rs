@@ -4,7 +4,10 @@ mod support;
 
 use block_store::check::{CheckOptions, check};
 use block_store::io::sim::Rng;
-use block_store::snapshot::next_task;
+use block_store::read::Search;
+use block_store::recover::load_node;
+use block_store::snapshot::{next_task, tidy};
+use block_store::state::Blocked;
 use block_store::{RequestError, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -373,6 +376,151 @@ fn a_reader_keeps_what_it_reads() {
     verify_all(&store, &live, &BTreeMap::new(), "at last");
 }
 
+/// A search that has passed a layer must not miss what a merge moves up into that layer while it waits for a node.
+#[test]
+fn a_merge_in_the_middle_of_a_search_is_not_missed() {
+    let mut m = Machine::new(10, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 10);
+    store.create_snapshot(&["a"], "s").unwrap();
+    write(&mut client, "a", &mut live, 2, 5, 1);
+    store.create_snapshot(&["a"], "t").unwrap();
+    drop((client, store));
+    m.kill();
+    let store = m.open();
+    let core = store.core();
+    let live_layer = core.state.lock().catalogue.vdisks[0].layer;
+    let mut search = Search::default();
+    let mut passed = Vec::new();
+    // Until it is stopped in front of the lowest layer.
+    while passed.last() != Some(&1) {
+        let mut state = core.state.lock();
+        match search.run(&mut state, live_layer, 3, 1) {
+            Err(Blocked::Node(missing)) => {
+                passed.push(missing.key.layer());
+                if missing.key.layer() != 1 {
+                    load_node(&mut state, missing).unwrap();
+                }
+            }
+            other => panic!("{other:?} after {passed:?}"),
+        }
+    }
+    store.delete_snapshot("a", "s", false).unwrap();
+    // Some entries only, as a step of a merge does it that is at its end in the middle of a leaf.
+    let mut none = |freed| panic!("{freed:?}");
+    let done = core.with_nodes(|state| {
+        let step = state.map.merge_step(1, 2, u64::MAX, 8, &mut none);
+        step.map_err(Blocked::Node)
+    });
+    assert_eq!(done.unwrap(), Ok(false));
+    let left = core.with_nodes(|state| state.map.lookup(1, 3).map_err(Blocked::Node));
+    assert_eq!(left.unwrap(), Ok(0), "it has moved");
+    let found = core.with_nodes(|state| search.run(state, live_layer, 3, 1).map(|f| f[0]));
+    let (layer, bits) = found.unwrap().unwrap();
+    assert!(layer == 2 && bits != 0, "found {bits:x} in layer {layer}");
+    settle(&store);
+    verify_all(&store, &live, &BTreeMap::new(), "after");
+}
+
+/// What was resolved once stays right when the data moves away, and layers are merged.
+#[test]
+fn resolved_leaves_follow_what_moves() {
+    let m = Machine::new(11, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let (mut live, mut snapshots) = (vec![0; BLOCKS as usize], BTreeMap::new());
+    for version in 1..=6 {
+        for first in (version..1000).step_by(7) {
+            // Half of what is stored is garbage.
+            write(&mut client, "a", &mut live, 99, first, 1);
+            write(&mut client, "a", &mut live, version, first, 1);
+        }
+        let name = format!("s{version}");
+        store.create_snapshot(&["a"], &name).unwrap();
+        snapshots.insert(name, live.clone());
+    }
+    verify_all(&store, &live, &snapshots, "resolved");
+    let known = store.core().state.lock().resolved.len();
+    assert!(known >= 3 * 6, "{known} leaves are resolved");
+    // All segments are rewritten, as far as they are alive, and removed.
+    let before = m.segments();
+    for _ in 0..20 {
+        store.core().state.lock().full = true;
+        let _ = store.upkeep();
+        store.core().state.lock().full = false;
+        step(&store, true);
+        verify_all(&store, &live, &snapshots, "compacted");
+    }
+    let left = m.segments().into_iter().filter(|s| before.contains(s));
+    assert!(left.count() < before.len(), "nothing was compacted");
+    for version in [2, 5, 3] {
+        let name = format!("s{version}");
+        store.delete_snapshot("a", &name, false).unwrap();
+        snapshots.remove(&name);
+        settle(&store);
+        verify_all(&store, &live, &snapshots, "merged");
+    }
+}
+
+/// Presence maps come when a read has had to pass a layer, and not before; then layers are passed without a look into their maps.
+#[test]
+fn presence_maps_are_built_lazily_and_spare_reads() {
+    const LAYERS: u64 = 40;
+    let mut m = Machine::new(12, 256 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 1000);
+    for version in 2..LAYERS {
+        write(&mut client, "a", &mut live, version, version * 3, 1);
+        store
+            .create_snapshot(&["a"], &format!("s{version}"))
+            .unwrap();
+    }
+    assert_eq!(store.core().state.lock().presence.size().0, 0);
+    store.shutdown().unwrap();
+    drop((client, store));
+    m.kill();
+    let cost = |resolved: usize, first: u64, passes: u64| {
+        let store = m.try_open(|c| c.resolved_memory = resolved).unwrap();
+        let disk = store.vdisk("a").unwrap();
+        let mut client = Client::new(&store);
+        let mut costs = Vec::new();
+        for pass in 0..passes {
+            let block = first + pass;
+            let before = m.disk.counters().reads;
+            let read = client.read(&disk, block * BLOCK as u64, BLOCK).unwrap();
+            assert!(read == content(live[block as usize], block, 1));
+            costs.push(m.disk.counters().reads - before);
+            while block_store::snapshot::build_one(store.core()).unwrap() {}
+        }
+        let maps = store.core().state.lock().presence.size();
+        store.shutdown().unwrap();
+        (costs, maps)
+    };
+    // Block 700 was written first and never again: the search goes down to the lowest layer.
+    let (costs, (maps, bytes)) = cost(0, 700, 2);
+    assert!(
+        costs[0] > 2 * LAYERS,
+        "the first read looks into all maps: {costs:?}"
+    );
+    assert_eq!(
+        maps as u64,
+        LAYERS - 2,
+        "one for each layer that was passed"
+    );
+    assert!(bytes < 40 * 1024, "{bytes}");
+    assert!(costs[1] <= 2, "{costs:?}");
+    // Another leaf of the map: only of the lowest layer's there is something to be read.
+    let (costs, _) = cost(0, 511, 2);
+    assert!(costs[1] <= 6, "{costs:?}");
+}
+
 /// Random everything, with restarts; tight budgets for the map as well, so that merges work on what is not in memory.
 #[test]
 fn random_trees() {
@@ -435,7 +583,7 @@ fn random_tree(seed: u64) {
                 verify_all(&store, &live, &snapshots, &what);
             }
             _ => {
-                let _ = block_store::snapshot::tidy(store.core(), rng.below(4));
+                let _ = tidy(store.core(), rng.below(4));
                 if rng.below(2) == 0 {
                     store.upkeep().unwrap();
                 }

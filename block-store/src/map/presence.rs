@@ -255,10 +255,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn blocks(ranges: &[std::ops::Range<u64>]) -> Blocks {
+    fn blocks(ranges: impl IntoIterator<Item = std::ops::Range<u64>>) -> Blocks {
         let mut out = Blocks::default();
         for range in ranges {
-            out.insert(range.clone());
+            out.insert(range);
         }
         out
     }
@@ -272,7 +272,7 @@ mod tests {
                 from..from + len
             });
             let ranges: Vec<_> = ranges.collect();
-            let map = blocks(&ranges);
+            let map = blocks(ranges.iter().cloned());
             let all: BTreeSet<u64> = ranges.iter().cloned().flatten().collect();
             prop_assert_eq!(map.len(), all.len() as u64);
             let runs: BTreeSet<u64> = map.runs().flatten().collect();
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_what_is_old_gives_way() {
-        let one = blocks(&[0..1]);
+        let one = blocks([0..1]);
         let mut presence = Presence::new(3 * one.memory());
         for layer in 1..=5 {
             assert_eq!(presence.of(layer), None);
@@ -317,10 +317,10 @@ mod tests {
         for (layer, range) in [(1, 0..5), (2, 10..12)] {
             assert!(presence.of(layer).is_none());
             presence.begin();
-            presence.finish(layer, blocks(&[range]));
+            presence.finish(layer, blocks([range]));
         }
         presence.merge(1, 2);
-        assert_eq!(presence.peek(2).unwrap().0, &blocks(&[0..5, 10..12]));
+        assert_eq!(presence.peek(2).unwrap().0, &blocks([0..5, 10..12]));
         // Nothing is known of what comes from 3.
         presence.merge(3, 2);
         assert!(presence.peek(2).is_none());
@@ -328,7 +328,7 @@ mod tests {
         assert!(presence.of(2).is_none());
         assert_eq!(presence.begin(), Some(2));
         presence.merge(1, 2);
-        presence.finish(2, blocks(&[10..12]));
+        presence.finish(2, blocks([10..12]));
         assert!(presence.peek(2).is_none());
         presence.forget(1);
         assert_eq!(presence.size(), (0, 0));
