@@ -119,6 +119,10 @@ fn open_segments(
     accept_damage: bool,
 ) -> Result<Logs, StoreError> {
     let by_id: HashMap<u32, &SegmentRow> = rows.iter().map(|r| (r.id, r)).collect();
+    // A checkpoint's own segments may have been made after its cut. Their generations must not come again, or the log of
+    // a segment to come would pass for the one that the table names.
+    let newest = rows.iter().map(|r| r.generation + 1).max();
+    segments.next_generation = segments.next_generation.max(newest.unwrap_or(0));
     let (mut tails, mut missing, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for name in disk.list().map_err(StoreError::io("listing the store"))? {
