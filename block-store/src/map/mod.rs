@@ -24,7 +24,7 @@ pub use freeze::{Frozen, Settled};
 pub use key::{LEVELS, NodeKey, ROOT_LEVEL};
 pub use presence::{Blocks, Presence};
 pub use range::Freed;
-pub use resolved::{RESOLVED_MEMORY, Resolved, ResolvedLeaf};
+pub use resolved::{Open, RESOLVED_MEMORY, Resolved, ResolvedLeaf};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 

@@ -172,15 +172,25 @@ impl Presence {
         !self.wanted.is_empty()
     }
 
-    /// Takes the youngest layer whose map is wanted: most searches pass it. It is being built from now on.
-    pub fn begin(&mut self) -> Option<u32> {
-        self.building = self.wanted.pop_last();
-        self.building
+    /// The youngest layer whose map is wanted: most searches pass it.
+    pub fn next(&self) -> Option<u32> {
+        self.wanted.last().copied()
+    }
+
+    /// Of how many of these layers maps are wanted.
+    pub fn wanted_of(&self, layers: &[u32]) -> usize {
+        layers.iter().filter(|l| self.wanted.contains(l)).count()
+    }
+
+    /// The map of this layer is being built from now on, whether it is wanted or not.
+    pub fn begin(&mut self, layer: u32) {
+        self.wanted.remove(&layer);
+        self.building = Some(layer);
     }
 
     /// The map that was being built. It is not taken in when it has become void meanwhile, or when there is no room.
     pub fn finish(&mut self, layer: u32, mut blocks: Blocks) {
-        if self.building.take() != Some(layer) {
+        if self.building.take() != Some(layer) || self.maps.contains_key(&layer) {
             return;
         }
         blocks.optimize();
@@ -209,6 +219,11 @@ impl Presence {
     pub fn give_up(&mut self, layer: u32) {
         self.forget(layer);
         self.hopeless.insert(layer);
+    }
+
+    /// Whether that was said of one of these.
+    pub fn has_given_up(&self, layers: &[u32]) -> bool {
+        layers.iter().any(|l| self.hopeless.contains(l))
     }
 
     /// Entries of `from` will move to `to`.
@@ -294,18 +309,20 @@ mod tests {
         for layer in 1..=5 {
             assert_eq!(presence.of(layer), None);
         }
-        while let Some(layer) = presence.begin() {
+        while let Some(layer) = presence.next() {
+            presence.begin(layer);
             presence.finish(layer, one.clone());
         }
         assert_eq!(presence.size().0, 3, "the youngest three");
         assert!(presence.of(5).is_some());
         assert!(presence.of(1).is_none());
-        assert_eq!(presence.begin(), None, "there is no room");
+        assert_eq!(presence.next(), None, "there is no room");
         presence.grow_old();
         assert!(presence.of(5).is_some());
         presence.grow_old();
         assert!(presence.of(1).is_none());
-        let layer = presence.begin().unwrap();
+        let layer = presence.next().unwrap();
+        presence.begin(layer);
         presence.finish(layer, one.clone());
         assert!(presence.peek(1).is_some() && presence.peek(5).is_some());
         assert_eq!(presence.size().0, 2);
@@ -316,7 +333,7 @@ mod tests {
         let mut presence = Presence::new(1 << 20);
         for (layer, range) in [(1, 0..5), (2, 10..12)] {
             assert!(presence.of(layer).is_none());
-            presence.begin();
+            presence.begin(layer);
             presence.finish(layer, blocks([range]));
         }
         presence.merge(1, 2);
@@ -326,7 +343,11 @@ mod tests {
         assert!(presence.peek(2).is_none());
         // What was being built before is void.
         assert!(presence.of(2).is_none());
-        assert_eq!(presence.begin(), Some(2));
+        assert_eq!(
+            (presence.next(), presence.wanted_of(&[1, 2, 3])),
+            (Some(2), 1)
+        );
+        presence.begin(2);
         presence.merge(1, 2);
         presence.finish(2, blocks([10..12]));
         assert!(presence.peek(2).is_none());

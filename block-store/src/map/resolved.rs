@@ -43,6 +43,14 @@ impl ResolvedLeaf {
         }
     }
 
+    /// The blocks that are known, by their place in the leaf.
+    pub fn blocks(&self) -> impl Iterator<Item = u64> {
+        (0..)
+            .zip(&self.bits)
+            .filter(|(_, bits)| **bits != UNKNOWN)
+            .map(|(n, _)| n)
+    }
+
     /// A block has to be looked for again.
     pub fn forget(&mut self, block: u64) {
         self.set(block, 0, UNKNOWN);
@@ -54,6 +62,53 @@ impl ResolvedLeaf {
         if let (Some(l), Some(b)) = (self.layers.get_mut(n), self.bits.get_mut(n)) {
             (*l, *b) = (layer, bits);
         }
+    }
+}
+
+/// A set of a leaf's blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Open([u64; NODE_SLOTS / 64]);
+
+impl Open {
+    /// All of them.
+    pub fn all() -> Self {
+        Self([u64::MAX; NODE_SLOTS / 64])
+    }
+
+    /// Those that are not known.
+    pub fn but_for(known: Option<&ResolvedLeaf>) -> Self {
+        let mut open = Self::all();
+        for block in known.iter().flat_map(|leaf| leaf.blocks()) {
+            open.remove(block);
+        }
+        open
+    }
+
+    /// Whether a block is in it.
+    pub fn has(&self, block: u64) -> bool {
+        let n = block as usize % NODE_SLOTS;
+        self.0
+            .get(n / 64)
+            .is_some_and(|word| word >> (n % 64) & 1 != 0)
+    }
+
+    /// Takes a block out.
+    pub fn remove(&mut self, block: u64) {
+        let n = block as usize % NODE_SLOTS;
+        if let Some(word) = self.0.get_mut(n / 64) {
+            *word &= !(1 << (n % 64));
+        }
+    }
+
+    /// Its blocks within the leaf, from 0.
+    pub fn blocks(self) -> impl Iterator<Item = u64> {
+        (0..).step_by(64).zip(self.0).flat_map(|(base, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| u64::from(word.trailing_zeros()))?;
+                word &= word - 1;
+                Some(base + bit)
+            })
+        })
     }
 }
 
@@ -82,18 +137,19 @@ impl Resolved {
         Some(found)
     }
 
-    /// Takes out what is known of a leaf.
-    pub fn take(&mut self, layer: u32, leaf: u64) -> Option<Box<ResolvedLeaf>> {
-        self.leaves.remove(&(layer, leaf)).map(|(found, _)| found)
-    }
-
-    /// Keeps what is known of a leaf; others give way, second chance for those used since they were passed last.
-    pub fn put(&mut self, layer: u32, leaf: u64, known: Box<ResolvedLeaf>) {
-        if self.leaves.insert((layer, leaf), (known, true)).is_none() {
-            self.clock.push_back((layer, leaf));
+    /// Adds what was found out about a leaf. Others give way for it, with a second chance for those that were used since they
+    /// were passed last.
+    pub fn add(&mut self, layer: u32, leaf: u64, found: Box<ResolvedLeaf>) {
+        if let Some((known, used)) = self.leaves.get_mut(&(layer, leaf)) {
+            *used = true;
+            for block in found.blocks() {
+                if let Some((layer, bits)) = found.get(block) {
+                    known.set(block, layer, bits);
+                }
+            }
+            return;
         }
-        // What was taken out leaves its place on the clock behind.
-        while self.leaves.len() > self.budget || self.clock.len() > 2 * self.budget {
+        while self.leaves.len() >= self.budget {
             let Some(key) = self.clock.pop_front() else {
                 return;
             };
@@ -102,10 +158,16 @@ impl Resolved {
                     *used = false;
                     self.clock.push_back(key);
                 }
-                Some(_) => drop(self.leaves.remove(&key)),
-                None => {}
+                _ => drop(self.leaves.remove(&key)),
             }
         }
+        self.leaves.insert((layer, leaf), (found, true));
+        self.clock.push_back((layer, leaf));
+    }
+
+    /// How many can be added before others have to give way.
+    pub fn room(&self) -> usize {
+        self.budget.saturating_sub(self.leaves.len())
     }
 
     /// How many there are.
@@ -124,20 +186,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn open_blocks_are_those_that_nobody_knows() {
+        let mut known = ResolvedLeaf::default();
+        for block in [0, 63, 64, 511] {
+            known.set(block, 1, 0);
+        }
+        let mut open = Open::but_for(Some(&known));
+        open.remove(512 + 5);
+        let all: Vec<u64> = open.blocks().collect();
+        let taken = [0, 5, 63, 64, 511];
+        let want: Vec<u64> = (0..512).filter(|b| !taken.contains(b)).collect();
+        assert_eq!(all, want);
+        assert!(open.has(1) && !open.has(5) && !open.has(1024 + 511));
+    }
+
+    #[test]
     fn keeps_to_its_budget_and_to_what_is_used() {
         let mut resolved = Resolved::new(3);
         for leaf in 0..3 {
             let mut known = ResolvedLeaf::default();
             known.set(leaf * 512 + 5, 7, leaf);
-            resolved.put(1, leaf, Box::new(known));
+            resolved.add(1, leaf, Box::new(known));
         }
         let known = resolved.get(1, 1).unwrap();
         assert_eq!((known.get(517), known.get(518)), (Some((7, 1)), None));
         for leaf in 3..100 {
-            resolved.put(1, leaf, Box::default());
+            resolved.add(1, leaf, Box::default());
             assert!(resolved.get(1, 1).is_some(), "leaf {leaf}");
-            assert!(resolved.len() <= 3 && resolved.clock.len() <= 6);
+            assert!(resolved.len() == 3 && resolved.clock.len() == 3);
         }
-        assert!(resolved.take(1, 1).is_some() && resolved.get(1, 1).is_none());
+        let mut more = ResolvedLeaf::default();
+        more.set(518, 8, 9);
+        resolved.add(1, 1, Box::new(more));
+        let known = resolved.get(1, 1).unwrap();
+        assert_eq!(
+            (known.get(517), known.get(518)),
+            (Some((7, 1)), Some((8, 9)))
+        );
     }
 }

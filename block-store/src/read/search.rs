@@ -16,7 +16,7 @@
 
 use crate::alloc::Segments;
 use crate::format::{Catalogue, Entry, NODE_SLOTS};
-use crate::map::ResolvedLeaf;
+use crate::map::{Open, ResolvedLeaf};
 use crate::state::{Blocked, State};
 
 /// A search for some blocks of one leaf; reused from one to the next.
@@ -36,49 +36,10 @@ struct Descent {
     next: u32,
     /// Since when the ones above have been passed.
     since: u64,
-    /// What is known of the leaf, as seen from the top. It is kept for the searches to come.
+    /// What it finds out about the leaf, as seen from the top: kept for the searches to come.
     known: Box<ResolvedLeaf>,
     /// Blocks of the leaf of which no layer so far can have anything.
     open: Open,
-}
-
-/// A set of a leaf's blocks.
-#[derive(Debug, Clone, Copy)]
-struct Open([u64; NODE_SLOTS / 64]);
-
-impl Open {
-    fn but_for(known: &ResolvedLeaf) -> Self {
-        let mut open = Self([u64::MAX; NODE_SLOTS / 64]);
-        for block in (0..NODE_SLOTS as u64).filter(|b| known.get(*b).is_some()) {
-            open.remove(block);
-        }
-        open
-    }
-
-    fn has(&self, block: u64) -> bool {
-        let n = block as usize % NODE_SLOTS;
-        self.0
-            .get(n / 64)
-            .is_some_and(|word| word >> (n % 64) & 1 != 0)
-    }
-
-    fn remove(&mut self, block: u64) {
-        let n = block as usize % NODE_SLOTS;
-        if let Some(word) = self.0.get_mut(n / 64) {
-            *word &= !(1 << (n % 64));
-        }
-    }
-
-    /// Its blocks within the leaf, from 0.
-    fn blocks(self) -> impl Iterator<Item = u64> {
-        (0..).step_by(64).zip(self.0).flat_map(|(base, mut word)| {
-            std::iter::from_fn(move || {
-                let bit = (word != 0).then(|| u64::from(word.trailing_zeros()))?;
-                word &= word - 1;
-                Some(base + bit)
-            })
-        })
-    }
 }
 
 impl Search {
@@ -121,7 +82,7 @@ impl Search {
             let complete = take_over(&mut self.found, &mut descent.known, first, |_| true);
             let number = first / NODE_SLOTS as u64;
             debug_assert!(complete, "a descent ends when all is known");
-            state.resolved.put(descent.top, number, descent.known);
+            state.resolved.add(descent.top, number, descent.known);
             return Ok(&self.found);
         }
     }
@@ -157,13 +118,13 @@ impl Search {
         {
             return Ok(None);
         }
-        let known = state.resolved.take(top, number).unwrap_or_default();
+        let known = state.resolved.get(top, number);
         Ok(Some(Descent {
             top,
             next: top,
             since: state.map.moment(),
-            open: Open::but_for(&known),
-            known,
+            open: Open::but_for(known.as_deref()),
+            known: Box::default(),
         }))
     }
 }
@@ -273,26 +234,5 @@ impl<'a> Standing<'a> {
             self.last = (layer, segment);
         }
         holds
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn open_blocks_are_those_that_nobody_knows() {
-        let mut known = ResolvedLeaf::default();
-        for block in [0, 63, 64, 511] {
-            known.set(block, 1, 0);
-        }
-        let mut open = Open::but_for(&known);
-        open.remove(512 + 5);
-        let all: Vec<u64> = open.blocks().collect();
-        let want: Vec<u64> = (0..512)
-            .filter(|b| ![0, 5, 63, 64, 511].contains(b))
-            .collect();
-        assert_eq!(all, want);
-        assert!(open.has(1) && !open.has(5) && !open.has(1024 + 511));
     }
 }

@@ -138,7 +138,7 @@ impl Store {
                 }
                 let mut more = true;
                 while more && !stop.load(SeqCst) {
-                    let built = build_one(&core);
+                    let built = build_one(&core, &|| !stop.load(SeqCst));
                     more = *built.as_ref().unwrap_or(&true);
                     said.outcome("building presence maps", built.map(drop));
                 }

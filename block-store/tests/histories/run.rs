@@ -406,7 +406,7 @@ impl History {
             88..90 => drop(self.store().core().commit()),
             90..92 => drop(self.store().core().commit_flushes()),
             92 => drop(self.store().core().allocate_ready()),
-            93 => drop(build_one(self.store().core())),
+            93 => drop(build_one(self.store().core(), &|| true)),
             94..97 => return Some(Phase::Checkpoint),
             97 => {
                 return Some(match self.guest {

@@ -293,7 +293,7 @@ pub fn step(store: &Arc<Store>, upkeep: bool) {
     }
     while core.drain_step().unwrap_or(false) {}
     let _ = core.allocate_ready();
-    let _ = block_store::snapshot::build_one(core);
+    let _ = block_store::snapshot::build_one(core, &|| true);
     if upkeep {
         let _ = store.upkeep();
     }
