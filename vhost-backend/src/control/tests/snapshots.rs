@@ -244,6 +244,10 @@ async fn a_revert_wants_nobody_attached_and_says_what_it_loses() {
         refused(reverted, ErrorKind::Busy, &words);
     }
     served.detach_all();
+    served.names.0.lock().late = true;
+    let late = client.revert("web", &back_to("s", None, true)).await;
+    refused(late, ErrorKind::Busy, &["attached"]);
+    served.names.0.lock().late = false;
     let unasked = client.revert("web", &back_to("s", None, false)).await;
     let words = ["loses", "--keep NAME", "--discard"];
     refused(unasked, ErrorKind::Refused, &words);

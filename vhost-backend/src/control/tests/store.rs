@@ -18,6 +18,8 @@ pub(super) struct Table {
     open: BTreeSet<String>,
     pub attached: BTreeSet<String>,
     pub fails: bool,
+    /// Somebody attaches between the look and the act.
+    pub late: bool,
 }
 
 impl Sockets for Names {
@@ -44,7 +46,7 @@ impl Sockets for Names {
 
     fn close(&self, name: &str) -> Result<(), ApiError> {
         let mut table = self.0.lock();
-        if table.attached.contains(name) {
+        if table.attached.contains(name) || table.late {
             return Err(ApiError::new(ErrorKind::Busy, "attached"));
         }
         table.open.remove(name);
