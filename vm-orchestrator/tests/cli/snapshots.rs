@@ -175,6 +175,8 @@ fn a_revert_says_what_it_loses_and_keeps_it_when_asked() {
     assert_eq!(back["vdisk"]["size"], 128 * MIB);
     assert!(host.exported("web", MIB) == new);
     // Whatever lies over what: all go, and then the vDisk.
+    host.ok("vdisk revert web s --keep again");
+    host.refuses("snapshot delete web s", 4, "was reverted to snapshot s");
     host.refuses("vdisk delete web", 4, "firn snapshot delete web --all");
     host.ok("snapshot delete web --all");
     host.ok("vdisk delete web");
