@@ -26,7 +26,7 @@ Exit codes:
   130  interrupted";
 
 const REVERT: &str = "\
-Nobody may be attached. Snapshots that are younger than the one gone back to stay. What the vDisk is now is
+Nobody may be attached. Snapshots that are younger than the one gone back to stay. What the vDisk is now is \
 kept with --keep, or lost with --discard; without either nothing is done.";
 
 /// Firn: virtual disks on a compressing, log-structured store.
