@@ -1,7 +1,9 @@
 //! A client of the control API over a Unix socket.
 //!
-//! One [`Client`] is one connection: an import that was begun on it ends with it. Requests go one after
+//! One [`Client`] is one connection: an import that was begun on it ends with it, and so does the reading of a snapshot. Requests go one after
 //! the other. Nothing is retried here: whether a repeated request is harmless is the caller's knowledge.
+
+mod snapshots;
 
 use crate::limits::check_name;
 use crate::types::*;
@@ -232,14 +234,7 @@ impl Client {
         length: u64,
     ) -> Result<Bytes, ClientError> {
         let path = vdisk_path(name, &format!("/data?offset={offset}&length={length}"))?;
-        let data = self.request(Method::GET, &path, Bytes::new(), "").await?;
-        match data.len() as u64 == length {
-            true => Ok(data),
-            false => Err(self.foreign(format!(
-                "{} bytes came where {length} were asked for",
-                data.len()
-            ))),
-        }
+        self.data(&path, length).await
     }
 }
 
@@ -283,6 +278,18 @@ impl Client {
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let body = self.request(Method::GET, path, Bytes::new(), "").await?;
         self.decode(&body)
+    }
+
+    /// Exactly `length` bytes of data.
+    async fn data(&mut self, path: &str, length: u64) -> Result<Bytes, ClientError> {
+        let data = self.request(Method::GET, path, Bytes::new(), "").await?;
+        match data.len() as u64 == length {
+            true => Ok(data),
+            false => Err(self.foreign(format!(
+                "{} bytes came where {length} were asked for",
+                data.len()
+            ))),
+        }
     }
 
     async fn send<T: DeserializeOwned>(

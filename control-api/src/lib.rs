@@ -16,7 +16,7 @@ pub mod types;
 pub use client::{Client, ClientError};
 /// Bulk data, shared without copies.
 pub use hyper::body::Bytes;
-pub use limits::{LimitError, check_name, check_size};
+pub use limits::{LimitError, check_name, check_size, check_snapshot_name};
 pub use types::{ApiError, ErrorKind};
 
 /// Version of the API that this crate describes.

@@ -1,4 +1,4 @@
-//! What a vDisk may be called and how large it may be: one place, asked by the command line and by the backend.
+//! What vDisks and snapshots may be called and how large a vDisk may be: one place, asked by the command line and by the backend.
 
 /// Smallest vDisk, in bytes: one block.
 pub const SIZE_MIN: u64 = 4 << 10;
@@ -6,24 +6,24 @@ pub const SIZE_MIN: u64 = 4 << 10;
 pub const SIZE_MAX: u64 = 64 << 40;
 /// Sizes are multiples of this many bytes: what guests address.
 pub const SECTOR: u64 = 512;
-/// Longest name of a vDisk, in characters.
+/// Longest name of a vDisk or a snapshot, in characters.
 pub const NAME_MAX: usize = 64;
 /// Names that no vDisk can have, because `RUN/NAME.sock` is taken by another socket.
 pub const RESERVED: &[&str] = &["control"];
 
-/// A name or a size that no vDisk can have.
+/// A name or a size that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
     /// The name has no characters.
-    #[error("a vDisk's name can't be empty")]
+    #[error("a name can't be empty")]
     EmptyName,
     /// More than [`NAME_MAX`] characters.
-    #[error("the name {0:?}... is too long: a vDisk's name has at most {NAME_MAX} characters")]
+    #[error("the name {0:?}... is too long: a name has at most {NAME_MAX} characters")]
     LongName(String),
     /// A slash: names become file names of sockets.
     #[error(
-        "the name {0:?} has a slash; a vDisk's name is not a path: use letters, digits, '.', '_' and '-'"
+        "the name {0:?} has a slash; a name is not a path: use letters, digits, '.', '_' and '-'"
     )]
     SlashInName(String),
     /// A leading dot or dash would read as a hidden file or as an option.
@@ -52,8 +52,18 @@ pub enum LimitError {
     OddSize(u64),
 }
 
-/// Whether a vDisk may be called `name`: 1 to 64 characters of `[A-Za-z0-9._-]`, the first neither dot nor dash.
+/// Whether a vDisk may be called `name`: as a snapshot, but for [`RESERVED`].
 pub fn check_name(name: &str) -> Result<(), LimitError> {
+    check_snapshot_name(name)?;
+    match RESERVED.contains(&name) {
+        true => Err(LimitError::ReservedName(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Whether a snapshot, or somebody who holds it, may be called `name`: 1 to 64 characters of `[A-Za-z0-9._-]`, the first
+/// neither dot nor dash.
+pub fn check_snapshot_name(name: &str) -> Result<(), LimitError> {
     let excerpt = || name.chars().take(NAME_MAX).collect::<String>();
     if name.is_empty() {
         return Err(LimitError::EmptyName);
@@ -70,9 +80,6 @@ pub fn check_name(name: &str) -> Result<(), LimitError> {
     }
     if name.len() > NAME_MAX {
         return Err(LimitError::LongName(excerpt()));
-    }
-    if RESERVED.contains(&name) {
-        return Err(LimitError::ReservedName(excerpt()));
     }
     Ok(())
 }
@@ -124,6 +131,12 @@ mod tests {
                 "{error}"
             );
         }
+        // A snapshot has no socket.
+        assert_eq!(check_snapshot_name("control"), Ok(()));
+        assert_eq!(
+            check_snapshot_name("x/y").unwrap_err(),
+            LimitError::SlashInName("x/y".into())
+        );
         assert_eq!(
             check_name("x/y").unwrap_err(),
             LimitError::SlashInName("x/y".into())

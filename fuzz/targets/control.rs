@@ -20,7 +20,7 @@ thread_local! {
     static RUNTIME: RefCell<Runtime> = RefCell::new(Builder::new_current_thread().build().expect("a runtime"));
 }
 
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 28] = [
     "/v1/health",
     "/v1/openapi.json",
     "/v1/store",
@@ -39,6 +39,16 @@ const PATHS: [&str; 18] = [
     "/v1/rules",
     "/v1/rules/explain",
     "/",
+    "/v1/snapshots",
+    "/v1/vdisks/a/snapshots",
+    "/v1/vdisks/a/snapshots/s",
+    "/v1/vdisks/a/snapshots/s?defer=",
+    "/v1/vdisks/a/snapshots/s/rename",
+    "/v1/vdisks/a/snapshots/s/clone",
+    "/v1/vdisks/a/snapshots/s/holds/",
+    "/v1/vdisks/a/snapshots/s/data?offset=0&length=512",
+    "/v1/vdisks/a/snapshots/s/allocated?offset=",
+    "/v1/vdisks/a/revert",
 ];
 const METHODS: [Method; 5] = [
     Method::GET,
@@ -63,6 +73,13 @@ fn types(bytes: &[u8]) {
     type_of::<BeginImport>(bytes);
     type_of::<Rules>(bytes);
     type_of::<ExplainRequest>(bytes);
+    type_of::<CreateSnapshot>(bytes);
+    type_of::<CreatedSnapshot>(bytes);
+    type_of::<RenameSnapshot>(bytes);
+    type_of::<CloneSnapshot>(bytes);
+    type_of::<RevertVDisk>(bytes);
+    type_of::<Reverted>(bytes);
+    type_of::<SnapshotList>(bytes);
     type_of::<ApiError>(bytes);
     type_of::<VDisk>(bytes);
     type_of::<VDiskList>(bytes);

@@ -1,6 +1,6 @@
 //! What can be typed. Names and sizes are checked here, so that a wrong one is a usage error (exit code 2).
 
-use crate::units::{parse_bytes, parse_name, parse_vdisk_size};
+use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage: an option, a name, a size
-  3    not found: a vDisk, a file
+  3    not found: a vDisk, a snapshot, a file
   4    refused: attached, already there, or it needs an explicit option
   5    no backend answers on the control socket
   6    no space
@@ -24,6 +24,10 @@ Exit codes:
   1    damage was found
   2    it could not be checked: a backend has it open, it is no store, it can't be read
   130  interrupted";
+
+const REVERT: &str = "\
+Nobody may be attached. Snapshots that are younger than the one gone back to stay. What the vDisk is now is \
+kept with --keep, or lost with --discard; without either nothing is done.";
 
 /// Firn: virtual disks on a compressing, log-structured store.
 #[derive(Debug, Parser)]
@@ -59,9 +63,12 @@ pub enum Command {
     /// The store: make one, look at it
     #[command(subcommand)]
     Store(StoreCommand),
-    /// vDisks: create, look at, resize, delete, import, export
+    /// vDisks: create, look at, resize, delete, import, export, revert, clone
     #[command(subcommand)]
     Vdisk(VdiskCommand),
+    /// Snapshots of vDisks: take, look at, hold, delete
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Compression rules: look at, change, try out
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -126,12 +133,17 @@ pub enum VdiskCommand {
     Show(NameArg),
     /// Change a vDisk's size
     Resize(ResizeArgs),
-    /// Delete a vDisk and everything in it
+    /// Delete a vDisk and everything in it; its snapshots have to be deleted first
     Delete(NameArg),
     /// Make a vDisk from a raw disk image
     Import(ImportArgs),
-    /// Write a vDisk to a raw, sparse disk image
+    /// Write a vDisk, or a snapshot of it, to a raw, sparse disk image
     Export(ExportArgs),
+    /// Make a vDisk what it was at a snapshot, size and all
+    #[command(after_help = REVERT)]
+    Revert(RevertArgs),
+    /// Make a new vDisk that begins as a snapshot of another one, and shares its data
+    Clone(CloneArgs),
     /// Print what libvirt's domain XML needs for a vDisk
     Xml(XmlArgs),
     /// Show a vDisk's counters, or those of all vDisks
@@ -195,12 +207,46 @@ pub struct ExportArgs {
     /// The file to write; until it is complete it is called FILE.part
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// Export this snapshot of the vDisk; a guest may be attached
+    #[arg(long, value_name = "SNAPSHOT", value_parser = parse_snapshot_name)]
+    pub snapshot: Option<String>,
     /// Replace FILE if it exists
     #[arg(long)]
     pub force: bool,
     /// Export although a guest is attached: blocks are read at different moments, as after a power cut or worse
-    #[arg(long)]
+    #[arg(long, conflicts_with = "snapshot")]
     pub live: bool,
+}
+
+/// `firn vdisk revert`.
+#[derive(Debug, clap::Args)]
+pub struct RevertArgs {
+    /// The vDisk
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// The snapshot to go back to
+    #[arg(value_parser = parse_snapshot_name)]
+    pub snapshot: String,
+    /// Keep what the vDisk is now as a snapshot of this name
+    #[arg(long, value_name = "NAME", value_parser = parse_snapshot_name)]
+    pub keep: Option<String>,
+    /// Keep nothing: what was written since the vDisk's last snapshot is lost
+    #[arg(long, conflicts_with = "keep")]
+    pub discard: bool,
+}
+
+/// `firn vdisk clone`.
+#[derive(Debug, clap::Args)]
+pub struct CloneArgs {
+    /// The vDisk that the snapshot was taken of
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// The snapshot
+    #[arg(value_parser = parse_snapshot_name)]
+    pub snapshot: String,
+    /// Name of the vDisk to make
+    #[arg(value_parser = parse_name)]
+    pub new: String,
 }
 
 /// `firn vdisk xml`.
@@ -238,6 +284,106 @@ pub struct StatsArgs {
     /// The vDisk; all of them without it
     #[arg(value_parser = parse_name)]
     pub name: Option<String>,
+}
+
+/// `firn snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot of a vDisk, or of several at one instant; guests go on
+    Create(CreateSnapshotArgs),
+    /// List all snapshots, or those of a vDisk
+    #[command(visible_alias = "ls")]
+    List(ListSnapshotsArgs),
+    /// Show one snapshot
+    Show(SnapshotArg),
+    /// Delete snapshots; their space is given back in the background
+    Delete(DeleteSnapshotsArgs),
+    /// Give a snapshot another name
+    Rename(RenameSnapshotArgs),
+    /// Keep a snapshot from being deleted until its holder releases it
+    Hold(HoldArgs),
+    /// End holds on a snapshot
+    Release(ReleaseArgs),
+}
+
+/// `firn snapshot create`.
+#[derive(Debug, clap::Args)]
+pub struct CreateSnapshotArgs {
+    /// Its name, which all of the vDisks give it: 1 to 64 letters, digits, '.', '_' or '-', not starting with '.' or '-'
+    #[arg(value_parser = parse_snapshot_name)]
+    pub name: String,
+    /// The vDisks: all get the snapshot, of the same instant, or none does
+    #[arg(value_name = "VDISK", required = true, value_parser = parse_name)]
+    pub vdisks: Vec<String>,
+}
+
+/// `firn snapshot list`.
+#[derive(Debug, clap::Args)]
+pub struct ListSnapshotsArgs {
+    /// The vDisk; all of them without it
+    #[arg(value_name = "VDISK", value_parser = parse_name)]
+    pub vdisk: Option<String>,
+}
+
+/// A vDisk and one of its snapshots.
+#[derive(Debug, clap::Args)]
+pub struct SnapshotArg {
+    /// The vDisk
+    #[arg(value_name = "VDISK", value_parser = parse_name)]
+    pub vdisk: String,
+    /// The snapshot
+    #[arg(value_parser = parse_snapshot_name)]
+    pub name: String,
+}
+
+/// `firn snapshot delete`.
+#[derive(Debug, clap::Args)]
+pub struct DeleteSnapshotsArgs {
+    /// The vDisk
+    #[arg(value_name = "VDISK", value_parser = parse_name)]
+    pub vdisk: String,
+    /// The snapshots
+    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = parse_snapshot_name)]
+    pub names: Vec<String>,
+    /// Delete all snapshots of the vDisk
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// Delete also what clones lie over: the names go now, the space when the clones do
+    #[arg(long)]
+    pub defer: bool,
+}
+
+/// `firn snapshot rename`.
+#[derive(Debug, clap::Args)]
+pub struct RenameSnapshotArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Its new name
+    #[arg(value_parser = parse_snapshot_name)]
+    pub new: String,
+}
+
+/// `firn snapshot hold`.
+#[derive(Debug, clap::Args)]
+pub struct HoldArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Who needs it: a name like a snapshot's
+    #[arg(value_parser = parse_snapshot_name)]
+    pub holder: String,
+}
+
+/// `firn snapshot release`.
+#[derive(Debug, clap::Args)]
+pub struct ReleaseArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Who needs it no longer
+    #[arg(value_name = "HOLDER", required = true, value_parser = parse_snapshot_name)]
+    pub holders: Vec<String>,
 }
 
 /// `firn rules`.
@@ -351,6 +497,18 @@ mod tests {
             "firn vdisk resize web 20G --shrink",
             "firn vdisk import - web --size 1T",
             "firn vdisk export web out.raw --force --live",
+            "firn vdisk export web out.raw --snapshot monday",
+            "firn vdisk revert web monday --keep broken",
+            "firn vdisk clone web monday test",
+            "firn snapshot create control web db",
+            "firn snapshot ls",
+            "firn snapshot list web",
+            "firn snapshot show web monday",
+            "firn snapshot delete web monday tuesday --defer",
+            "firn snapshot delete web --all",
+            "firn snapshot rename web monday first",
+            "firn snapshot hold web monday backup",
+            "firn snapshot release web monday backup dr",
             "firn vdisk xml web --target vdb --queues 4 --boot --only disk",
             "firn vdisk stats",
             "firn rules show --vdisk web",
@@ -378,6 +536,14 @@ mod tests {
             ("firn vdisk create web ten", "not a size"),
             ("firn vdisk create web", "<SIZE>"),
             ("firn vdisk create control 10G", "taken by the backend"),
+            ("firn vdisk export web o --live --snapshot s", "--live"),
+            ("firn vdisk revert web s --keep k --discard", "--discard"),
+            ("firn vdisk clone web s control", "taken by the backend"),
+            ("firn snapshot create monday", "<VDISK>"),
+            ("firn snapshot create a/b web", "slash"),
+            ("firn snapshot delete web", "<NAME>"),
+            ("firn snapshot delete web s --all", "--all"),
+            ("firn snapshot hold web s", "<HOLDER>"),
             ("firn vdisk xml web --queues 0", "1..=64"),
             ("firn vdisk xml web --queues 65", "1..=64"),
             ("firn vdisk xml web --target sda", "virtio disk"),

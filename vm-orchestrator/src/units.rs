@@ -1,4 +1,4 @@
-//! Sizes as people write and read them. Units are binary: 1K is 1024 bytes.
+//! Sizes, names and times as people write and read them. Units are binary: 1K is 1024 bytes.
 
 use control_api::limits::check_size;
 
@@ -71,6 +71,12 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Parses the name of a snapshot, or of somebody who holds one.
+pub fn parse_snapshot_name(text: &str) -> Result<String, String> {
+    control_api::check_snapshot_name(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 /// Bytes for people: `512 B`, `4.00 KiB`, `10.0 GiB`, `1.50 TiB`. Three digits.
 pub fn bytes(count: u64) -> String {
     let names = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -120,6 +126,37 @@ pub fn duration(seconds: f64) -> String {
         3600..86400 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
         _ => format!("{} d {} h", whole / 86400, whole % 86400 / 3600),
     }
+}
+
+/// A short duration for people: `85 us`, `1.2 ms`, then as [`duration`].
+pub fn short_duration(microseconds: u64) -> String {
+    match microseconds {
+        0..1000 => format!("{microseconds} us"),
+        1000..100_000 => format!("{:.1} ms", microseconds as f64 / 1e3),
+        _ => duration(microseconds as f64 / 1e6),
+    }
+}
+
+/// A moment, given in seconds since 1970, for people everywhere: `2026-01-31 06:59:03 UTC`.
+pub fn moment(seconds: u64) -> String {
+    let (day, time) = (seconds / 86400, seconds % 86400);
+    // Years that begin in March have their leap day at the end; eras of 400 of them are all alike.
+    let day = day + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    format!(
+        "{year:04}-{month:02}-{of_month:02} {:02}:{:02}:{:02} UTC",
+        time / 3600,
+        time / 60 % 60,
+        time % 60
+    )
 }
 
 #[cfg(test)]
@@ -204,5 +241,24 @@ mod tests {
         assert_eq!(duration(0.44), "0.4 s");
         assert_eq!(duration(185.0), "3 min 05 s");
         assert_eq!(duration(90_000.0), "1 d 1 h");
+    }
+
+    #[test]
+    fn times_out() {
+        assert_eq!(short_duration(85), "85 us");
+        assert_eq!(short_duration(1_240), "1.2 ms");
+        assert_eq!(short_duration(440_000), "0.4 s");
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_769_842_743, "2026-01-31 06:59:03 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(moment(seconds), text);
+        }
+        // As far as a hostile answer can go.
+        assert!(moment(u64::MAX).ends_with("UTC"));
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 pub enum ErrorKind {
     /// The request is malformed or asks for what can't be (HTTP 400).
     Invalid,
-    /// There is no such vDisk, import or endpoint (404).
+    /// There is no such vDisk, snapshot, import or endpoint (404).
     NotFound,
     /// The name is taken (409).
     AlreadyExists,

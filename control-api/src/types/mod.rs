@@ -2,12 +2,17 @@
 
 mod error;
 mod rules;
+mod snapshot;
 mod store;
 mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
 pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
+};
+pub use snapshot::{
+    CloneSnapshot, CreateSnapshot, CreatedSnapshot, RenameSnapshot, RevertVDisk, Reverted,
+    Snapshot, SnapshotList,
 };
 pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{

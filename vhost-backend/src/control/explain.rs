@@ -5,6 +5,10 @@ use control_api::{ApiError, ErrorKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The way out of a full store.
+const MAKE_SPACE: &str =
+    "delete vDisks or snapshots that are not needed, or give the store's filesystem more space";
+
 /// From one of the store's types to the API's of the same shape, or back. A test takes every such pair through here, so that
 /// a field that is renamed on one side is noticed.
 pub(super) fn translate<T: DeserializeOwned>(value: &impl Serialize) -> Result<T, ApiError> {
@@ -17,7 +21,7 @@ pub(super) fn translate<T: DeserializeOwned>(value: &impl Serialize) -> Result<T
 pub(super) fn store_error(error: StoreError) -> ApiError {
     let kind = match &error {
         StoreError::Exists(_) => ErrorKind::AlreadyExists,
-        StoreError::NotFound(_) => ErrorKind::NotFound,
+        StoreError::NotFound(_) | StoreError::NoSnapshot { .. } => ErrorKind::NotFound,
         StoreError::Invalid(_) => ErrorKind::Invalid,
         StoreError::Refused(_) => ErrorKind::Refused,
         StoreError::NoSpace(_) => ErrorKind::NoSpace,
@@ -30,9 +34,17 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
         ErrorKind::AlreadyExists => {
             answer.hint("choose another name, or delete that one: firn vdisk delete NAME")
         }
-        ErrorKind::NoSpace => answer
-            .hint("delete vDisks that are not needed, or give the store's filesystem more space"),
+        ErrorKind::NoSpace => answer.hint(MAKE_SPACE),
         _ => answer,
+    }
+}
+
+/// The same where the name that is taken is a snapshot's.
+pub(super) fn snapshot_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Exists(text) => ApiError::new(ErrorKind::AlreadyExists, text)
+            .hint("choose another name, or delete that snapshot: firn snapshot delete VDISK NAME"),
+        error => store_error(error),
     }
 }
 
@@ -54,7 +66,7 @@ pub(super) fn request_error(
             ErrorKind::NoSpace,
             format!("vDisk {vdisk}: the store is full"),
         )
-        .hint("delete vDisks that are not needed, or give the store's filesystem more space"),
+        .hint(MAKE_SPACE),
         _ => ApiError::new(ErrorKind::Internal, text)
             .hint("the backend's log names block and segment"),
     }

@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use control_api::{ApiError, ErrorKind, check_name};
+use control_api::{ApiError, ErrorKind, check_name, check_snapshot_name};
 use serde::de::DeserializeOwned;
 
 /// An error on its way out.
@@ -96,6 +96,56 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
             Ok(axum::extract::Path(name)) => {
                 check_name(&name)?;
                 Ok(Name(name))
+            }
+            Err(error) => Err(refuse(error.status(), error.body_text())),
+        }
+    }
+}
+
+/// The names of a vDisk and of one of its snapshots in the path, checked.
+pub(super) struct SnapshotName {
+    pub vdisk: String,
+    pub snapshot: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotName {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let names = axum::extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        match names {
+            Ok(axum::extract::Path((vdisk, snapshot))) => {
+                check_name(&vdisk)?;
+                check_snapshot_name(&snapshot)?;
+                Ok(SnapshotName { vdisk, snapshot })
+            }
+            Err(error) => Err(refuse(error.status(), error.body_text())),
+        }
+    }
+}
+
+/// The same, and who holds the snapshot.
+pub(super) struct Hold {
+    pub vdisk: String,
+    pub snapshot: String,
+    pub holder: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Hold {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        type Names = (String, String, String);
+        match axum::extract::Path::<Names>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path((vdisk, snapshot, holder))) => {
+                check_name(&vdisk)?;
+                check_snapshot_name(&snapshot)?;
+                check_snapshot_name(&holder)?;
+                Ok(Hold {
+                    vdisk,
+                    snapshot,
+                    holder,
+                })
             }
             Err(error) => Err(refuse(error.status(), error.body_text())),
         }

@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!  server    socket, lock, thread; who may come in           peer     credentials of a connection
-//!  routes    path -> handler, OpenAPI                        session  what one connection holds (imports)
+//!  routes    path -> handler, OpenAPI                        session  what one connection holds (imports, what it reads)
 //!  handlers  HTTP <-> control_api types                      extract  bodies and queries, errors as ApiError
-//!  target    what handlers ask of the store: a trait         store_target  the store behind that trait, with
-//!  sockets   the vDisks' sockets, likewise                     import (hidden vDisks) and explain (errors)
+//!  target    what handlers ask of the store: traits          store_target  the store behind these traits, with
+//!  sockets   the vDisks' sockets, likewise                     store_snapshots, import (hidden vDisks) and explain (errors)
 //! ```
 
 mod explain;
@@ -20,6 +20,7 @@ mod routes;
 mod server;
 mod session;
 mod sockets;
+mod store_snapshots;
 mod store_target;
 mod target;
 
@@ -30,4 +31,4 @@ pub use routes::{for_connection, openapi, router};
 pub use server::{ControlServer, RunDir, StartError};
 pub use sockets::{ExportedSockets, Sockets};
 pub use store_target::StoreTarget;
-pub use target::{ControlTarget, ImportTarget};
+pub use target::{ControlTarget, ImportTarget, SnapshotReader, SnapshotTarget};

@@ -1,7 +1,7 @@
 //! Which path leads to which handler, and the OpenAPI document that says so.
 
 use super::extract::Failure;
-use super::handlers::{Target, data, imports, rules, store, vdisks};
+use super::handlers::{Target, data, imports, rules, snapshots, store, vdisks};
 use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
@@ -32,8 +32,20 @@ const JSON_MAX: usize = 1 << 20;
         vdisks::delete,
         vdisks::resize,
         vdisks::stats,
+        vdisks::revert,
         data::read,
         data::allocated,
+        snapshots::list,
+        snapshots::create,
+        snapshots::list_of,
+        snapshots::show,
+        snapshots::delete,
+        snapshots::rename,
+        snapshots::hold,
+        snapshots::release,
+        snapshots::clone,
+        data::read_snapshot,
+        data::snapshot_allocated,
         imports::begin,
         imports::data,
         imports::commit,
@@ -56,6 +68,8 @@ pub fn openapi() -> String {
 
 /// All endpoints.
 pub fn router(target: Arc<dyn ControlTarget>) -> Router {
+    const SNAPSHOT: &str = "/v1/vdisks/{name}/snapshots/{snapshot}";
+    let of_snapshot = |rest: &str| format!("{SNAPSHOT}{rest}");
     let import_data = put(imports::data).layer(DefaultBodyLimit::max(DATA_MAX as usize));
     Router::<Target>::new()
         .route("/v1/health", get(store::health))
@@ -73,6 +87,21 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         .route(
             "/v1/vdisks/{name}/rules",
             get(rules::show_of).put(rules::set_of),
+        )
+        .route("/v1/vdisks/{name}/revert", post(vdisks::revert))
+        .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
+        .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))
+        .route(&of_snapshot("/rename"), post(snapshots::rename))
+        .route(&of_snapshot("/clone"), post(snapshots::clone))
+        .route(&of_snapshot("/data"), get(data::read_snapshot))
+        .route(&of_snapshot("/allocated"), get(data::snapshot_allocated))
+        .route(
+            &of_snapshot("/holds/{holder}"),
+            put(snapshots::hold).delete(snapshots::release),
+        )
+        .route(
+            "/v1/snapshots",
+            get(snapshots::list).post(snapshots::create),
         )
         .route("/v1/imports", post(imports::begin))
         .route("/v1/imports/{name}", delete(imports::abort))

@@ -1,10 +1,14 @@
-//! What one connection holds: the imports that were begun on it.
+//! What one connection holds: the imports that were begun on it, and the snapshots that it reads.
+//!
+//! # Consistency
+//! A snapshot that was read on a connection stays readable on it until it ends, whatever becomes of its name: an export is
+//! many requests. Where the name has come to mean another snapshot, further reads are refused, so that nobody gets a mixture.
 //!
 //! # Crash
 //! An import lives exactly as long as its connection. Whatever ends the connection (commit aside) drops it,
 //! and dropping it discards what it wrote: a client that is killed leaves nothing, and nothing can go stale.
 
-use super::target::ImportTarget;
+use super::target::{ImportTarget, SnapshotReader};
 use control_api::{ApiError, ErrorKind};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -13,6 +17,9 @@ use std::sync::Arc;
 /// Imports that one connection may hold at once.
 const IMPORTS_MAX: usize = 16;
 
+/// Snapshots that one connection may read: each keeps its layer from being merged.
+const READERS_MAX: usize = 64;
+
 /// An import, shared with the blocking task that writes to it.
 pub(super) type SharedImport = Arc<Mutex<Box<dyn ImportTarget>>>;
 
@@ -20,6 +27,8 @@ pub(super) type SharedImport = Arc<Mutex<Box<dyn ImportTarget>>>;
 #[derive(Default)]
 pub(super) struct Session {
     imports: Mutex<BTreeMap<String, SharedImport>>,
+    /// By vDisk and name.
+    readers: Mutex<BTreeMap<(String, String), Arc<dyn SnapshotReader>>>,
 }
 
 impl Session {
@@ -57,6 +66,37 @@ impl Session {
             .lock()
             .remove(name)
             .ok_or_else(|| missing(name))
+    }
+
+    /// The snapshot to read from: the one that this connection has begun to read, or else the one that was `opened` just now.
+    pub(super) fn reader(
+        &self,
+        vdisk: &str,
+        name: &str,
+        opened: Result<Arc<dyn SnapshotReader>, ApiError>,
+    ) -> Result<Arc<dyn SnapshotReader>, ApiError> {
+        let mut readers = self.readers.lock();
+        let key = (vdisk.to_owned(), name.to_owned());
+        match (readers.get(&key), opened) {
+            (Some(begun), Ok(now)) if begun.uuid() != now.uuid() => Err(ApiError::new(
+                ErrorKind::Busy,
+                format!(
+                    "snapshot {name:?} of vDisk {vdisk:?} is not the one that this connection has begun to read"
+                ),
+            )
+            .hint("read the new one on a new connection")),
+            (Some(begun), _) => Ok(Arc::clone(begun)),
+            (None, Ok(_)) if readers.len() >= READERS_MAX => Err(ApiError::new(
+                ErrorKind::Busy,
+                format!("this connection reads {READERS_MAX} snapshots already"),
+            )
+            .hint("read others on another connection")),
+            (None, opened) => {
+                let reader = opened?;
+                readers.insert(key, Arc::clone(&reader));
+                Ok(reader)
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const RANGES_MAX: usize = 4096;
 
 /// An open store and the sockets of its vDisks.
 pub struct StoreTarget {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     run: PathBuf,
     started: Instant,
 }
@@ -55,7 +55,7 @@ impl StoreTarget {
 
 impl Inner {
     /// The vDisk with this name; those that are being imported are nobody's business.
-    fn visible(&self, name: &str) -> Result<Arc<StoreVDisk>, ApiError> {
+    pub fn visible(&self, name: &str) -> Result<Arc<StoreVDisk>, ApiError> {
         let found = self
             .store
             .vdisks()
@@ -109,7 +109,7 @@ impl Inner {
     }
 
     /// Runs `change` while nobody is attached and nobody can be.
-    fn while_detached<T>(
+    pub fn while_detached<T>(
         &self,
         vdisk: &Arc<StoreVDisk>,
         change: impl FnOnce() -> Result<T, ApiError>,
@@ -158,6 +158,59 @@ impl Inner {
                 ),
             )),
         }
+    }
+
+    /// Where a vDisk, or a snapshot, holds data.
+    pub fn allocated(&self, vdisk: &StoreVDisk, offset: u64) -> Result<Allocated, ApiError> {
+        let size = vdisk.size();
+        let mut ranges: Vec<ByteRange> = Vec::new();
+        let mut at = offset / SECTOR * SECTOR;
+        let began = Instant::now();
+        while at < size && began.elapsed() < LOOK && ranges.len() < RANGES_MAX {
+            let part = self
+                .store
+                .allocated(vdisk, at, size - at)
+                .map_err(store_error)?;
+            for range in part.ranges {
+                // A range begins at its block, which may lie before what was asked for.
+                let (from, to) = (range.start.max(at), range.end.min(size));
+                match ranges.last_mut() {
+                    Some(last) if last.offset + last.length == from => last.length += to - from,
+                    _ if from < to => ranges.push(ByteRange {
+                        offset: from,
+                        length: to - from,
+                    }),
+                    _ => {}
+                }
+            }
+            // An answer that does not get on would have us ask for ever.
+            if part.checked <= at {
+                break;
+            }
+            at = part.checked;
+        }
+        let next = (at < size && at > offset).then_some(at);
+        Ok(Allocated { ranges, next })
+    }
+
+    /// Bytes of a vDisk, or a snapshot.
+    pub fn read(
+        &self,
+        vdisk: &Arc<StoreVDisk>,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<u8>, ApiError> {
+        self.check_range(vdisk, offset, length)?;
+        let idle = self.clients.lock().pop();
+        let mut client = match idle {
+            Some(client) => client,
+            None => self.store.client().map_err(store_error)?,
+        };
+        let mut data = vec![0; length as usize];
+        let read = client.read(vdisk, offset, &mut data);
+        self.clients.lock().push(client);
+        read.map_err(|error| request_error(vdisk.name(), "read", offset, error))?;
+        Ok(data)
     }
 }
 
@@ -262,52 +315,11 @@ impl ControlTarget for StoreTarget {
     }
 
     fn allocated(&self, name: &str, offset: u64) -> Result<Allocated, ApiError> {
-        let vdisk = self.inner.visible(name)?;
-        let size = vdisk.size();
-        let mut ranges: Vec<ByteRange> = Vec::new();
-        let mut at = offset / SECTOR * SECTOR;
-        let began = Instant::now();
-        while at < size && began.elapsed() < LOOK && ranges.len() < RANGES_MAX {
-            let part = self
-                .inner
-                .store
-                .allocated(&vdisk, at, size - at)
-                .map_err(store_error)?;
-            for range in part.ranges {
-                // A range begins at its block, which may lie before what was asked for.
-                let (from, to) = (range.start.max(at), range.end.min(size));
-                match ranges.last_mut() {
-                    Some(last) if last.offset + last.length == from => last.length += to - from,
-                    _ if from < to => ranges.push(ByteRange {
-                        offset: from,
-                        length: to - from,
-                    }),
-                    _ => {}
-                }
-            }
-            // An answer that does not get on would have us ask for ever.
-            if part.checked <= at {
-                break;
-            }
-            at = part.checked;
-        }
-        let next = (at < size && at > offset).then_some(at);
-        Ok(Allocated { ranges, next })
+        self.inner.allocated(&*self.inner.visible(name)?, offset)
     }
 
     fn read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
-        let vdisk = self.inner.visible(name)?;
-        self.inner.check_range(&vdisk, offset, length)?;
-        let idle = self.inner.clients.lock().pop();
-        let mut client = match idle {
-            Some(client) => client,
-            None => self.inner.store.client().map_err(store_error)?,
-        };
-        let mut data = vec![0; length as usize];
-        let read = client.read(&vdisk, offset, &mut data);
-        self.inner.clients.lock().push(client);
-        read.map_err(|error| request_error(name, "read", offset, error))?;
-        Ok(data)
+        self.inner.read(&self.inner.visible(name)?, offset, length)
     }
 
     fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError> {

@@ -2,10 +2,12 @@
 
 use control_api::ApiError;
 use control_api::types::*;
+use std::sync::Arc;
+use uuid::Uuid;
 
 /// The store as the control API sees it. Calls may block; they come from blocking tasks, several at once.
 /// Names and sizes have been checked against [`control_api::limits`].
-pub trait ControlTarget: Send + Sync + 'static {
+pub trait ControlTarget: SnapshotTarget + Send + Sync + 'static {
     /// Who answers. Never blocks.
     fn health(&self) -> Health;
     /// The store's state.
@@ -42,4 +44,39 @@ pub trait ImportTarget: Send {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), ApiError>;
     /// Makes everything durable, the vDisk visible, and opens its socket.
     fn publish(&mut self) -> Result<VDisk, ApiError>;
+}
+
+/// The store's snapshots, likewise.
+pub trait SnapshotTarget {
+    /// All snapshots, or those of one vDisk, oldest first.
+    fn snapshots(&self, vdisk: Option<&str>) -> Result<Vec<Snapshot>, ApiError>;
+    /// One snapshot.
+    fn snapshot(&self, vdisk: &str, name: &str) -> Result<Snapshot, ApiError>;
+    /// Takes a snapshot of some vDisks at one instant.
+    fn create_snapshot(&self, request: &CreateSnapshot) -> Result<CreatedSnapshot, ApiError>;
+    /// Deletes a snapshot; what is refused when is in `docs/control-api.md`.
+    fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), ApiError>;
+    /// Gives a snapshot another name.
+    fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<Snapshot, ApiError>;
+    /// Keeps a snapshot from being deleted until the holder releases it.
+    fn hold_snapshot(&self, vdisk: &str, name: &str, holder: &str) -> Result<Snapshot, ApiError>;
+    /// Ends a hold.
+    fn release_snapshot(&self, vdisk: &str, name: &str, holder: &str)
+    -> Result<Snapshot, ApiError>;
+    /// Makes a vDisk what it was at a snapshot. Refused while a front end is attached.
+    fn revert(&self, vdisk: &str, request: &RevertVDisk) -> Result<Reverted, ApiError>;
+    /// Makes a new vDisk that begins as a snapshot, and opens its socket.
+    fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError>;
+    /// Opens a snapshot to be read.
+    fn open_snapshot(&self, vdisk: &str, name: &str) -> Result<Arc<dyn SnapshotReader>, ApiError>;
+}
+
+/// A snapshot that is being read: it stays readable until this is dropped, whatever becomes of its name.
+pub trait SnapshotReader: Send + Sync {
+    /// Which snapshot it is.
+    fn uuid(&self) -> Uuid;
+    /// Where it holds data from `offset` on: a bounded part of the answer, see [`Allocated::next`].
+    fn allocated(&self, offset: u64) -> Result<Allocated, ApiError>;
+    /// `length` bytes of it, at most [`control_api::DATA_MAX`].
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError>;
 }

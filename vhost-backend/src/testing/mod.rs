@@ -6,6 +6,7 @@ mod front;
 mod guest;
 mod queue;
 mod ram;
+mod snapshots;
 mod target;
 
 pub use front::{Connect, addresses, connect, event, pool, shake_hands};

@@ -1,16 +1,18 @@
 //! A store in memory behind [`ControlTarget`].
 
+use super::snapshots::Copy;
 use crate::control::{ControlTarget, ImportTarget};
 use control_api::types::*;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Default)]
 pub struct MemoryTarget {
-    disks: Arc<Mutex<BTreeMap<String, Disk>>>,
+    pub(super) disks: Arc<Mutex<BTreeMap<String, Disk>>>,
     rules: Mutex<Rules>,
+    counter: AtomicU64,
     /// Every import write fails with NoSpace.
     pub full: AtomicBool,
     /// Every `status` panics.
@@ -18,11 +20,12 @@ pub struct MemoryTarget {
 }
 
 #[derive(Clone)]
-struct Disk {
-    size: u64,
+pub(super) struct Disk {
+    pub size: u64,
     hidden: bool,
     attached: bool,
-    data: BTreeMap<u64, Vec<u8>>,
+    pub data: BTreeMap<u64, Vec<u8>>,
+    pub snapshots: Vec<Copy>,
 }
 
 impl MemoryTarget {
@@ -35,7 +38,12 @@ impl MemoryTarget {
         self.disks.lock().keys().cloned().collect()
     }
 
-    fn with<T>(
+    /// A number that has not been there before.
+    pub(super) fn next(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn with<T>(
         &self,
         name: &str,
         f: impl FnOnce(&mut Disk) -> Result<T, ApiError>,
@@ -49,12 +57,13 @@ impl MemoryTarget {
         }
     }
 
-    fn insert(&self, name: &str, size: u64, hidden: bool) -> Result<VDisk, ApiError> {
+    pub(super) fn insert(&self, name: &str, size: u64, hidden: bool) -> Result<VDisk, ApiError> {
         let disk = Disk {
             size,
             hidden,
             attached: false,
             data: BTreeMap::new(),
+            snapshots: Vec::new(),
         };
         let view = view(name, &disk);
         let mut disks = self.disks.lock();
@@ -71,7 +80,7 @@ impl MemoryTarget {
     }
 }
 
-fn view(name: &str, disk: &Disk) -> VDisk {
+pub(super) fn view(name: &str, disk: &Disk) -> VDisk {
     VDisk {
         name: name.into(),
         uuid: uuid::Uuid::nil(),
@@ -88,6 +97,35 @@ fn view(name: &str, disk: &Disk) -> VDisk {
             since: 1,
         }),
     }
+}
+
+/// One range at a time, so that clients have to ask on.
+pub(super) fn first_range(data: &BTreeMap<u64, Vec<u8>>, offset: u64) -> Allocated {
+    let mut ranges = data
+        .range(offset..)
+        .map(|(at, data)| (*at, data.len() as u64));
+    let first = ranges
+        .next()
+        .map(|(offset, length)| ByteRange { offset, length });
+    Allocated {
+        ranges: first.into_iter().collect(),
+        next: ranges.next().map(|(at, _)| at),
+    }
+}
+
+pub(super) fn read(data: &BTreeMap<u64, Vec<u8>>, offset: u64, length: u64) -> Vec<u8> {
+    let mut out = vec![0; length as usize];
+    for (at, data) in data {
+        for (i, byte) in data.iter().enumerate() {
+            if let Some(slot) = (at + i as u64)
+                .checked_sub(offset)
+                .and_then(|i| out.get_mut(i as usize))
+            {
+                *slot = *byte;
+            }
+        }
+    }
+    out
 }
 
 impl ControlTarget for MemoryTarget {
@@ -146,37 +184,11 @@ impl ControlTarget for MemoryTarget {
     }
 
     fn allocated(&self, name: &str, offset: u64) -> Result<Allocated, ApiError> {
-        self.with(name, |disk| {
-            // One range at a time, so that clients have to ask on.
-            let mut ranges = disk
-                .data
-                .range(offset..)
-                .map(|(at, data)| (*at, data.len() as u64));
-            let first = ranges
-                .next()
-                .map(|(offset, length)| ByteRange { offset, length });
-            Ok(Allocated {
-                ranges: first.into_iter().collect(),
-                next: ranges.next().map(|(at, _)| at),
-            })
-        })
+        self.with(name, |disk| Ok(first_range(&disk.data, offset)))
     }
 
     fn read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
-        self.with(name, |disk| {
-            let mut out = vec![0; length as usize];
-            for (at, data) in &disk.data {
-                for (i, byte) in data.iter().enumerate() {
-                    if let Some(slot) = (at + i as u64)
-                        .checked_sub(offset)
-                        .and_then(|i| out.get_mut(i as usize))
-                    {
-                        *slot = *byte;
-                    }
-                }
-            }
-            Ok(out)
-        })
+        self.with(name, |disk| Ok(read(&disk.data, offset, length)))
     }
 
     fn begin_import(&self, request: &BeginImport) -> Result<Box<dyn ImportTarget>, ApiError> {

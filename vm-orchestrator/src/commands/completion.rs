@@ -26,7 +26,9 @@ mod tests {
         for shell in Shell::value_variants() {
             let script = script(*shell);
             assert!(
-                script.contains("vdisk") && script.contains("import"),
+                ["vdisk", "import", "snapshot", "release", "revert", "defer"]
+                    .iter()
+                    .all(|word| script.contains(word)),
                 "{shell}"
             );
         }

@@ -1,4 +1,4 @@
-//! `firn vdisk export`: a vDisk becomes a raw, sparse image.
+//! `firn vdisk export`: a vDisk, or a snapshot of it, becomes a raw, sparse image.
 //!
 //! # Interruption
 //! The image grows as FILE.part, is made durable and then renamed: FILE is whole or it is not there. What is
@@ -10,8 +10,8 @@ use crate::import::{BLOCK, is_zero};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::units::{bytes, duration};
-use control_api::types::{ByteRange, VDisk};
-use control_api::{Client, DATA_MAX};
+use control_api::types::{Allocated, ByteRange, VDisk};
+use control_api::{Bytes, Client, ClientError, DATA_MAX};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 #[derive(Serialize)]
 struct Exported {
     vdisk: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<String>,
     file: PathBuf,
     size: u64,
     /// Bytes that were written; the rest are holes.
@@ -32,28 +34,72 @@ struct Exported {
 pub(super) async fn run(settings: &Settings, args: &ExportArgs) -> Result<(), Failure> {
     check_destination(args)?;
     let mut client = settings.connect().await?;
-    let vdisk = client.vdisk(&args.name).await?;
-    check_quiet(&vdisk, args)?;
-    let part = Part::create(&args.file, vdisk.size)?;
-    let mut progress = Progress::new(
-        settings.progress,
-        format!("export {}", args.name),
-        vdisk.size,
-    );
-    let data_bytes = receive(&mut client, &vdisk, &part, &mut progress).await?;
-    // Somebody may have attached it meanwhile.
-    check_quiet(&client.vdisk(&args.name).await?, args)?;
+    let source = Source::find(&mut client, args).await?;
+    let part = Part::create(&args.file, source.size)?;
+    let title = format!("export {}", args.name);
+    let mut progress = Progress::new(settings.progress, title, source.size);
+    let data_bytes = receive(&mut client, &source, &part, &mut progress).await?;
+    if args.snapshot.is_none() {
+        // Somebody may have attached it meanwhile.
+        check_quiet(&client.vdisk(&args.name).await?, args)?;
+    }
     part.finish(&args.file, args.force)?;
     let seconds = progress.seconds();
     drop(progress);
     let exported = Exported {
-        vdisk: vdisk.name,
+        vdisk: args.name.clone(),
+        snapshot: args.snapshot.clone(),
         file: args.file.clone(),
-        size: vdisk.size,
+        size: source.size,
         data_bytes,
         seconds,
     };
     settings.show(&exported, text)
+}
+
+/// What is exported.
+struct Source<'a> {
+    vdisk: &'a str,
+    snapshot: Option<&'a str>,
+    size: u64,
+}
+
+impl<'a> Source<'a> {
+    /// A snapshot, or else a vDisk that nobody may be changing.
+    async fn find(client: &mut Client, args: &'a ExportArgs) -> Result<Source<'a>, Failure> {
+        let size = match &args.snapshot {
+            Some(name) => client.snapshot(&args.name, name).await?.size,
+            None => {
+                let vdisk = client.vdisk(&args.name).await?;
+                check_quiet(&vdisk, args)?;
+                vdisk.size
+            }
+        };
+        Ok(Source {
+            vdisk: &args.name,
+            snapshot: args.snapshot.as_deref(),
+            size,
+        })
+    }
+
+    async fn allocated(&self, client: &mut Client, offset: u64) -> Result<Allocated, ClientError> {
+        match self.snapshot {
+            Some(name) => client.snapshot_allocated(self.vdisk, name, offset).await,
+            None => client.allocated(self.vdisk, offset).await,
+        }
+    }
+
+    async fn read(
+        &self,
+        client: &mut Client,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, ClientError> {
+        match self.snapshot {
+            Some(name) => client.read_snapshot(self.vdisk, name, offset, length).await,
+            None => client.read(self.vdisk, offset, length).await,
+        }
+    }
 }
 
 /// Before anything is read: a rename at the end would be a late moment to refuse.
@@ -79,25 +125,25 @@ fn check_quiet(vdisk: &VDisk, args: &ExportArgs) -> Result<(), Failure> {
             "vDisk {} is attached by process {}: its blocks would be of different moments",
             vdisk.name, by.pid
         ))
-        .hint("stop its guest first, or export all the same with --live")),
+        .hint("stop its guest first, export a snapshot of it with --snapshot NAME, or export all the same with --live")),
         _ => Ok(()),
     }
 }
 
 async fn receive(
     client: &mut Client,
-    vdisk: &VDisk,
+    source: &Source<'_>,
     part: &Part,
     progress: &mut Progress,
 ) -> Result<u64, Failure> {
     let mut next = Some(0);
     let mut written = 0;
     while let Some(offset) = next {
-        let allocated = client.allocated(&vdisk.name, offset).await?;
+        let allocated = source.allocated(client, offset).await?;
         for range in allocated.ranges {
-            written += copy(client, vdisk, range, part, progress).await?;
+            written += copy(client, source, range, part, progress).await?;
         }
-        progress.at(allocated.next.unwrap_or(vdisk.size));
+        progress.at(allocated.next.unwrap_or(source.size));
         next = allocated.next;
     }
     Ok(written)
@@ -105,18 +151,18 @@ async fn receive(
 
 async fn copy(
     client: &mut Client,
-    vdisk: &VDisk,
+    source: &Source<'_>,
     range: ByteRange,
     part: &Part,
     progress: &mut Progress,
 ) -> Result<u64, Failure> {
     let mut written = 0;
     // An attached vDisk may have grown since we made the file.
-    let end = (range.offset + range.length).min(vdisk.size);
+    let end = (range.offset + range.length).min(source.size);
     let mut at = range.offset;
     while at < end {
         let length = DATA_MAX.min(end - at);
-        let data = client.read(&vdisk.name, at, length).await?;
+        let data = source.read(client, at, length).await?;
         for (number, block) in data.chunks(BLOCK).enumerate() {
             if !is_zero(block) {
                 part.write(at + (number * BLOCK) as u64, block)?;
@@ -235,8 +281,10 @@ impl Drop for Part {
 }
 
 fn text(exported: &Exported) -> String {
+    let snapshot = exported.snapshot.as_ref();
+    let of = snapshot.map_or(String::new(), |name| format!("snapshot {name} of "));
     format!(
-        "{}: {} of vDisk {}, {} of it data, in {}\n",
+        "{}: {} of {of}vDisk {}, {} of it data, in {}\n",
         exported.file.display(),
         bytes(exported.size),
         exported.vdisk,
@@ -253,6 +301,7 @@ mod tests {
         ExportArgs {
             name: "web".into(),
             file,
+            snapshot: None,
             force,
             live: false,
         }

@@ -51,11 +51,17 @@ mod tests {
             "firn-store-init.1",
             "firn-store-check.1",
             "firn-vdisk-import.1",
+            "firn-vdisk-revert.1",
+            "firn-snapshot-create.1",
+            "firn-snapshot-delete.1",
             "firn-rules-explain.1",
             "firn-doctor.1",
         ] {
             assert!(names.contains(&name), "{name} is not among {names:?}");
         }
+        let revert = dir.path().join("deep/man1/firn-vdisk-revert.1");
+        let revert = std::fs::read_to_string(revert).unwrap();
+        assert!(revert.contains("is lost"), "{revert}");
         let text = std::fs::read_to_string(dir.path().join("deep/man1/firn.1")).unwrap();
         assert!(
             text.contains("FIRN_RUN") && text.contains("no backend answers"),

@@ -8,18 +8,27 @@ mod man;
 mod rules_explain;
 mod rules_set;
 mod rules_show;
+mod snapshot_create;
+mod snapshot_delete;
+mod snapshot_hold;
+mod snapshot_list;
+mod snapshot_release;
+mod snapshot_rename;
+mod snapshot_show;
 mod store_check;
 mod store_init;
 mod store_status;
+mod vdisk_clone;
 mod vdisk_create;
 mod vdisk_delete;
 mod vdisk_list;
 mod vdisk_resize;
+mod vdisk_revert;
 mod vdisk_show;
 mod vdisk_stats;
 mod vdisk_xml;
 
-use crate::args::{Command, RulesCommand, StoreCommand, VdiskCommand};
+use crate::args::{Command, RulesCommand, SnapshotCommand, StoreCommand, VdiskCommand};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
@@ -38,11 +47,26 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Vdisk(VdiskCommand::Export(args)) => export::run(settings, &args).await,
         Command::Vdisk(VdiskCommand::Xml(args)) => vdisk_xml::run(settings, &args).await,
         Command::Vdisk(VdiskCommand::Stats(args)) => vdisk_stats::run(settings, args.name).await,
+        Command::Vdisk(VdiskCommand::Revert(args)) => vdisk_revert::run(settings, args).await,
+        Command::Vdisk(VdiskCommand::Clone(args)) => vdisk_clone::run(settings, args).await,
+        Command::Snapshot(command) => snapshot(settings, command).await,
         Command::Rules(RulesCommand::Show(args)) => rules_show::run(settings, &args).await,
         Command::Rules(RulesCommand::Set(args)) => rules_set::run(settings, &args).await,
         Command::Rules(RulesCommand::Explain(args)) => rules_explain::run(settings, args).await,
         Command::Doctor(args) => doctor::run(settings, &args).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Man { dir } => man::run(settings, &dir),
+    }
+}
+
+async fn snapshot(settings: &Settings, command: SnapshotCommand) -> Result<(), Failure> {
+    match command {
+        SnapshotCommand::Create(args) => snapshot_create::run(settings, args).await,
+        SnapshotCommand::List(args) => snapshot_list::run(settings, args.vdisk.as_deref()).await,
+        SnapshotCommand::Show(args) => snapshot_show::run(settings, &args).await,
+        SnapshotCommand::Delete(args) => snapshot_delete::run(settings, &args).await,
+        SnapshotCommand::Rename(args) => snapshot_rename::run(settings, args).await,
+        SnapshotCommand::Hold(args) => snapshot_hold::run(settings, &args).await,
+        SnapshotCommand::Release(args) => snapshot_release::run(settings, &args).await,
     }
 }

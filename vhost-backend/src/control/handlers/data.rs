@@ -1,19 +1,21 @@
-//! Reading a vDisk's bytes out, sparsely: first where there is data, then the data.
+//! Reading the bytes of a vDisk or a snapshot out, sparsely: first where there is data, then the data.
 //!
 //! A range is read whole before the answer begins, so that an error is an answer and never a body cut short.
 
 use super::{Target, blocking, check_aligned};
-use crate::control::extract::{Failure, Name, Query};
-use axum::Json;
+use crate::control::extract::{Failure, Name, Query, SnapshotName};
+use crate::control::session::Session;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use control_api::types::Allocated;
 use control_api::{ApiError, DATA_MAX, ErrorKind};
 use serde::Deserialize;
+use std::sync::Arc;
 use utoipa::IntoParams;
 
-/// A range of a vDisk.
+/// A range of a vDisk or a snapshot.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct DataRange {
@@ -21,6 +23,20 @@ pub struct DataRange {
     offset: u64,
     /// Number of bytes, a multiple of 512, at most 4 MiB.
     length: u64,
+}
+
+impl DataRange {
+    /// Whether one request may read it.
+    fn check(&self) -> Result<(), ApiError> {
+        check_aligned(self.offset, self.length)?;
+        match self.length {
+            1..=DATA_MAX => Ok(()),
+            length => Err(ApiError::new(
+                ErrorKind::Invalid,
+                format!("a length of {length} bytes: one request reads 512 to {DATA_MAX}"),
+            )),
+        }
+    }
 }
 
 /// Bytes of a vDisk. While a front end is attached, answers to several requests are of different instants.
@@ -32,14 +48,7 @@ pub async fn read(
     Name(name): Name,
     Query(range): Query<DataRange>,
 ) -> Result<impl IntoResponse, Failure> {
-    check_aligned(range.offset, range.length)?;
-    if range.length == 0 || range.length > DATA_MAX {
-        let text = format!(
-            "a length of {} bytes: one request reads 512 to {DATA_MAX}",
-            range.length
-        );
-        return Err(ApiError::new(ErrorKind::Invalid, text).into());
-    }
+    range.check()?;
     let data = blocking(move || target.read(&name, range.offset, range.length)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], data))
 }
@@ -64,4 +73,43 @@ pub async fn allocated(
     Ok(Json(
         blocking(move || target.allocated(&name, from.offset)).await?,
     ))
+}
+
+/// Bytes of a snapshot. What was read of it on a connection stays readable there, also when it is deleted meanwhile.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}/data", tag = "data",
+    params(("name" = String, Path), ("snapshot" = String, Path), DataRange),
+    responses((status = 200, content_type = "application/octet-stream"), (status = 400, body = ApiError),
+        (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn read_snapshot(
+    State(target): State<Target>,
+    Extension(session): Extension<Arc<Session>>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(range): Query<DataRange>,
+) -> Result<impl IntoResponse, Failure> {
+    range.check()?;
+    let data = blocking(move || {
+        let opened = target.open_snapshot(&vdisk, &snapshot);
+        let reader = session.reader(&vdisk, &snapshot, opened)?;
+        reader.read(range.offset, range.length)
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], data))
+}
+
+/// Where a snapshot holds data, from `offset` on. Answers are bounded: ask on from `next` until it is absent.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}/allocated", tag = "data",
+    params(("name" = String, Path), ("snapshot" = String, Path), From),
+    responses((status = 200, body = Allocated), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn snapshot_allocated(
+    State(target): State<Target>,
+    Extension(session): Extension<Arc<Session>>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(from): Query<From>,
+) -> Result<Json<Allocated>, Failure> {
+    let allocated = blocking(move || {
+        let opened = target.open_snapshot(&vdisk, &snapshot);
+        let reader = session.reader(&vdisk, &snapshot, opened)?;
+        reader.allocated(from.offset)
+    });
+    Ok(Json(allocated.await?))
 }

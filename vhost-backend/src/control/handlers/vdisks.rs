@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use control_api::types::*;
-use control_api::{check_name, check_size};
+use control_api::{check_name, check_size, check_snapshot_name};
 
 /// All visible vDisks, ordered by name.
 #[utoipa::path(get, path = "/v1/vdisks", tag = "vdisks", responses((status = 200, body = VDiskList)))]
@@ -37,9 +37,10 @@ pub async fn show(State(target): State<Target>, Name(name): Name) -> Result<Json
     Ok(Json(blocking(move || target.vdisk(&name)).await?))
 }
 
-/// Deletes a vDisk and everything in it. Refused while a front end is attached.
+/// Deletes a vDisk and everything in it. Refused while a front end is attached, and while it has snapshots.
 #[utoipa::path(delete, path = "/v1/vdisks/{name}", tag = "vdisks", params(("name" = String, Path)),
-    responses((status = 204), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+    responses((status = 204), (status = 403, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError)))]
 pub async fn delete(State(target): State<Target>, Name(name): Name) -> Result<StatusCode, Failure> {
     let deleted = name.clone();
     blocking(move || target.delete(&name)).await?;
@@ -67,6 +68,34 @@ pub async fn resize(
         resized.vdisk.size
     );
     Ok(Json(resized))
+}
+
+/// Makes a vDisk what it was at a snapshot, size and all. Nobody may be attached. What it is now is kept as a snapshot
+/// (`keep`), or lost, which needs `discard`.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/revert", tag = "vdisks", params(("name" = String, Path)),
+    request_body = RevertVDisk,
+    responses((status = 200, body = Reverted), (status = 400, body = ApiError), (status = 403, body = ApiError),
+        (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 507, body = ApiError)))]
+pub async fn revert(
+    State(target): State<Target>,
+    Name(name): Name,
+    Body(request): Body<RevertVDisk>,
+) -> Result<Json<Reverted>, Failure> {
+    check_snapshot_name(&request.snapshot)?;
+    if let Some(keep) = &request.keep {
+        check_snapshot_name(keep)?;
+    }
+    let reverted = blocking(move || target.revert(&name, &request)).await?;
+    log::info!(
+        "vDisk {}: reverted to snapshot {}, {}",
+        reverted.vdisk.name,
+        reverted.snapshot.name,
+        match &reverted.kept {
+            Some(kept) => format!("what it was is kept as {kept}"),
+            None => "what it was is discarded".to_owned(),
+        }
+    );
+    Ok(Json(reverted))
 }
 
 /// A vDisk's counters.

@@ -42,6 +42,95 @@ fn every_refusal_is_an_api_error() {
         (404, request("GET /nowhere", "", "")),
         (404, request("DELETE /v1/health", "", "")),
         (404, request("GET /v1/vdisks/none", "", "")),
+        (404, request("GET /v1/vdisks/none/snapshots", "", "")),
+        (404, request("GET /v1/vdisks/none/snapshots/s", "", "")),
+        (400, request("GET /v1/vdisks/a/snapshots/%2e%2e", "", "")),
+        (400, request("GET /v1/vdisks/a/snapshots/%ff", "", "")),
+        (400, request("GET /v1/vdisks/a%2fb/snapshots/s", "", "")),
+        (
+            400,
+            request("PUT /v1/vdisks/a/snapshots/s/holds/%0a", "", ""),
+        ),
+        (
+            400,
+            request("PUT /v1/vdisks/a/snapshots/%00/holds/me", "", ""),
+        ),
+        (
+            400,
+            request("DELETE /v1/vdisks/a/snapshots/s?defer=maybe", "", ""),
+        ),
+        (
+            400,
+            request("DELETE /v1/vdisks/a/snapshots/s?differ=true", "", ""),
+        ),
+        (
+            400,
+            request(
+                "GET /v1/vdisks/a/snapshots/s/data?offset=1&length=512",
+                "",
+                "",
+            ),
+        ),
+        (
+            400,
+            request(
+                "GET /v1/vdisks/a/snapshots/s/data?offset=0&length=4194816",
+                "",
+                "",
+            ),
+        ),
+        (
+            404,
+            request(
+                "GET /v1/vdisks/a/snapshots/s/data?offset=0&length=512",
+                "",
+                "",
+            ),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/snapshots",
+                json,
+                r#"{"name":"a/b","vdisks":["a"]}"#,
+            ),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/snapshots",
+                json,
+                r#"{"name":"s","vdisks":["../a"]}"#,
+            ),
+        ),
+        (
+            400,
+            request("POST /v1/snapshots", json, r#"{"name":"s","vdisks":"a"}"#),
+        ),
+        (
+            404,
+            request("POST /v1/snapshots", json, r#"{"name":"s","vdisks":["a"]}"#),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/vdisks/a/revert",
+                json,
+                r#"{"snapshot":"s","keep":""}"#,
+            ),
+        ),
+        (
+            400,
+            request("POST /v1/vdisks/a/revert", json, r#"{"snapshot":"-"}"#),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/vdisks/a/snapshots/s/clone",
+                json,
+                r#"{"name":"control"}"#,
+            ),
+        ),
         (400, request("GET /v1/vdisks/%2e%2e%2fetc", "", "")),
         (400, request("GET /v1/vdisks/%00", "", "")),
         (400, request("GET /v1/vdisks/%ff", "", "")),
@@ -175,15 +264,14 @@ fn every_described_endpoint_is_served() {
     let mut count = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let head = format!(
-                "{} {}",
-                method.to_uppercase(),
-                path.replace("{name}", "none")
-            );
+            let path = ["{name}", "{snapshot}", "{holder}"]
+                .iter()
+                .fold(path.clone(), |path, part| path.replace(part, "none"));
+            let head = format!("{} {path}", method.to_uppercase());
             let (_, body) = exchange(&served, &request(&head, "", ""));
             assert!(!body.contains("no such endpoint"), "{head}");
             count += 1;
         }
     }
-    assert_eq!(count, 20);
+    assert_eq!(count, 32);
 }

@@ -3,6 +3,7 @@
 mod api;
 mod hostile;
 mod peers;
+mod snapshots;
 mod store;
 
 use super::ControlServer;

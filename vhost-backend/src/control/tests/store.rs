@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 /// Sockets that only exist as names; a test says who is attached.
 #[derive(Default, Clone)]
-struct Names(Arc<Mutex<Table>>);
+pub(super) struct Names(pub Arc<Mutex<Table>>);
 
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     open: BTreeSet<String>,
-    attached: BTreeSet<String>,
-    fails: bool,
+    pub attached: BTreeSet<String>,
+    pub fails: bool,
+    /// Somebody attaches between the look and the act.
+    pub late: bool,
 }
 
 impl Sockets for Names {
@@ -44,7 +46,7 @@ impl Sockets for Names {
 
     fn close(&self, name: &str) -> Result<(), ApiError> {
         let mut table = self.0.lock();
-        if table.attached.contains(name) {
+        if table.attached.contains(name) || table.late {
             return Err(ApiError::new(ErrorKind::Busy, "attached"));
         }
         table.open.remove(name);
@@ -52,15 +54,15 @@ impl Sockets for Names {
     }
 }
 
-struct Served {
+pub(super) struct Served {
     dir: tempfile::TempDir,
-    names: Names,
-    store: Arc<Store>,
+    pub names: Names,
+    pub store: Arc<Store>,
     server: Option<ControlServer>,
 }
 
 impl Served {
-    fn new() -> Served {
+    pub fn new() -> Served {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let options = InitOptions {
@@ -87,7 +89,7 @@ impl Served {
         }
     }
 
-    fn reopen(mut self) -> Served {
+    pub fn reopen(mut self) -> Served {
         drop(self.server.take());
         self.store.shutdown().unwrap();
         let Served { dir, store, .. } = self;
@@ -95,23 +97,23 @@ impl Served {
         Served::open(dir)
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         Client::connect(&self.dir.path().join("run")).await.unwrap()
     }
 
-    fn open_sockets(&self) -> Vec<String> {
+    pub fn open_sockets(&self) -> Vec<String> {
         self.names.0.lock().open.iter().cloned().collect()
     }
 }
 
-fn kind(error: ClientError) -> ErrorKind {
+pub(super) fn kind(error: ClientError) -> ErrorKind {
     match error {
         ClientError::Api(error) => error.kind,
         other => panic!("not an answer: {other}"),
     }
 }
 
-fn create(name: &str, size: u64) -> CreateVDisk {
+pub(super) fn create(name: &str, size: u64) -> CreateVDisk {
     CreateVDisk {
         name: name.into(),
         size,

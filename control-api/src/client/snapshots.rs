@@ -1,0 +1,142 @@
+//! Snapshots through the control API.
+//!
+//! What is read of a snapshot stays readable on this connection, whatever becomes of the snapshot's name meanwhile.
+
+use super::{Client, ClientError, vdisk_path};
+use crate::ApiError;
+use crate::limits::check_snapshot_name;
+use crate::types::*;
+use hyper::Method;
+use hyper::body::Bytes;
+
+/// Snapshots.
+impl Client {
+    /// All snapshots of the store, or those of a vDisk, oldest first.
+    pub async fn snapshots(&mut self, vdisk: Option<&str>) -> Result<Vec<Snapshot>, ClientError> {
+        let path = match vdisk {
+            Some(name) => vdisk_path(name, "/snapshots")?,
+            None => "/v1/snapshots".into(),
+        };
+        Ok(self.get::<SnapshotList>(&path).await?.snapshots)
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&mut self, vdisk: &str, name: &str) -> Result<Snapshot, ClientError> {
+        self.get(&snapshot_path(vdisk, name, "")?).await
+    }
+
+    /// Takes a snapshot of some vDisks at one instant; it is durable when this returns.
+    pub async fn create_snapshot(
+        &mut self,
+        request: &CreateSnapshot,
+    ) -> Result<CreatedSnapshot, ClientError> {
+        self.send(Method::POST, "/v1/snapshots", request).await
+    }
+
+    /// Deletes a snapshot. With `defer` also one that clones lie over: its space comes back when one of these is left.
+    pub async fn delete_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        defer: bool,
+    ) -> Result<(), ClientError> {
+        let path = snapshot_path(vdisk, name, &format!("?defer={defer}"))?;
+        self.request(Method::DELETE, &path, Bytes::new(), "")
+            .await
+            .map(drop)
+    }
+
+    /// Gives a snapshot another name.
+    pub async fn rename_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        request: &RenameSnapshot,
+    ) -> Result<Snapshot, ClientError> {
+        let path = snapshot_path(vdisk, name, "/rename")?;
+        self.send(Method::POST, &path, request).await
+    }
+
+    /// Keeps a snapshot from being deleted until `holder` releases it.
+    pub async fn hold_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        holder: &str,
+    ) -> Result<Snapshot, ClientError> {
+        self.hold(Method::PUT, vdisk, name, holder).await
+    }
+
+    /// Ends a hold.
+    pub async fn release_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        holder: &str,
+    ) -> Result<Snapshot, ClientError> {
+        self.hold(Method::DELETE, vdisk, name, holder).await
+    }
+
+    async fn hold(
+        &mut self,
+        method: Method,
+        vdisk: &str,
+        name: &str,
+        holder: &str,
+    ) -> Result<Snapshot, ClientError> {
+        check_snapshot_name(holder).map_err(ApiError::from)?;
+        let path = snapshot_path(vdisk, name, &format!("/holds/{holder}"))?;
+        let body = self.request(method, &path, Bytes::new(), "").await?;
+        self.decode(&body)
+    }
+
+    /// Makes a vDisk what it was at a snapshot. Nobody may be attached.
+    pub async fn revert(
+        &mut self,
+        vdisk: &str,
+        request: &RevertVDisk,
+    ) -> Result<Reverted, ClientError> {
+        let path = vdisk_path(vdisk, "/revert")?;
+        self.send(Method::POST, &path, request).await
+    }
+
+    /// Makes a new vDisk that begins as a snapshot.
+    pub async fn clone_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        request: &CloneSnapshot,
+    ) -> Result<VDisk, ClientError> {
+        let path = snapshot_path(vdisk, name, "/clone")?;
+        self.send(Method::POST, &path, request).await
+    }
+
+    /// Where a snapshot holds data, from `offset` on; see [`Allocated::next`].
+    pub async fn snapshot_allocated(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        offset: u64,
+    ) -> Result<Allocated, ClientError> {
+        let path = snapshot_path(vdisk, name, &format!("/allocated?offset={offset}"))?;
+        self.get(&path).await
+    }
+
+    /// `length` bytes (at most [`crate::DATA_MAX`]) of a snapshot.
+    pub async fn read_snapshot(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, ClientError> {
+        let range = format!("/data?offset={offset}&length={length}");
+        self.data(&snapshot_path(vdisk, name, &range)?, length)
+            .await
+    }
+}
+
+fn snapshot_path(vdisk: &str, name: &str, rest: &str) -> Result<String, ApiError> {
+    check_snapshot_name(name)?;
+    vdisk_path(vdisk, &format!("/snapshots/{name}{rest}"))
+}

@@ -1,0 +1,104 @@
+//! Snapshots: what they are, how they are taken, kept and gone back to.
+
+use super::VDisk;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What a vDisk was at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// The vDisk that it was taken of.
+    pub vdisk: String,
+    /// Its name, unique among the snapshots of its vDisk.
+    pub name: String,
+    /// Its identity, kept when it is renamed.
+    pub uuid: Uuid,
+    /// The vDisk's size in bytes at that instant.
+    pub size: u64,
+    /// The instant in the log: equal for all vDisks of a consistency group.
+    pub lsn: u64,
+    /// When it was taken, in seconds since 1970.
+    pub created: u64,
+    /// Who needs it: it can't be deleted before all of them have released it.
+    pub holds: Vec<String>,
+    /// vDisks that lie over it, where there are several branches: by being cloned from it, or reverted to it.
+    pub clones: Vec<String>,
+}
+
+/// Snapshots, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Takes a snapshot of one vDisk, or of several at the same instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    /// 1 to 64 characters of `[A-Za-z0-9._-]`, the first neither dot nor dash; not yet a snapshot's of any of the vDisks.
+    pub name: String,
+    /// The vDisks, 1 to 4096, each once: a consistency group.
+    pub vdisks: Vec<String>,
+}
+
+/// A snapshot that was taken, and is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedSnapshot {
+    /// Its name.
+    pub name: String,
+    /// The vDisks that have it now.
+    pub vdisks: Vec<String>,
+    /// The instant in the log: the same for all of them.
+    pub lsn: u64,
+    /// For how long guests' requests were held up, in microseconds.
+    pub stall_microseconds: u64,
+    /// How long it took until everything up to the instant, and the snapshot itself, was durable, in microseconds. Guests went on
+    /// meanwhile.
+    pub durable_microseconds: u64,
+}
+
+/// Gives a snapshot another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameSnapshot {
+    /// The new name.
+    pub name: String,
+}
+
+/// Makes a new vDisk that begins as the snapshot, and shares its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneSnapshot {
+    /// The new vDisk's name.
+    pub name: String,
+}
+
+/// Makes a vDisk what it was at a snapshot, size and all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevertVDisk {
+    /// The snapshot to go back to.
+    pub snapshot: String,
+    /// Keep what the vDisk is now as a snapshot of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
+    /// Must be true where nothing is kept: what was written since the last snapshot is lost.
+    #[serde(default)]
+    pub discard: bool,
+}
+
+/// A vDisk after it was reverted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reverted {
+    /// The vDisk as it is now.
+    pub vdisk: VDisk,
+    /// What it went back to.
+    pub snapshot: Snapshot,
+    /// Its size before.
+    pub old_size: u64,
+    /// The snapshot that keeps what it was before, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}

@@ -1,0 +1,148 @@
+//! Snapshots: list, take, look at, delete, rename, hold, release, clone.
+
+use super::{Target, blocking};
+use crate::control::extract::{Failure, Hold, Json as Body, Name, Query, SnapshotName};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use control_api::types::*;
+use control_api::{check_name, check_snapshot_name};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+/// All snapshots of the store, oldest first.
+#[utoipa::path(get, path = "/v1/snapshots", tag = "snapshots", responses((status = 200, body = SnapshotList)))]
+pub async fn list(State(target): State<Target>) -> Result<Json<SnapshotList>, Failure> {
+    let snapshots = blocking(move || target.snapshots(None)).await?;
+    Ok(Json(SnapshotList { snapshots }))
+}
+
+/// The snapshots of a vDisk, oldest first.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots", tag = "snapshots", params(("name" = String, Path)),
+    responses((status = 200, body = SnapshotList), (status = 404, body = ApiError)))]
+pub async fn list_of(
+    State(target): State<Target>,
+    Name(name): Name,
+) -> Result<Json<SnapshotList>, Failure> {
+    let snapshots = blocking(move || target.snapshots(Some(&name))).await?;
+    Ok(Json(SnapshotList { snapshots }))
+}
+
+/// Takes a snapshot of one vDisk, or of several at one instant: all of them get it, or none. It is durable when the answer
+/// comes; guests are held up for a moment only.
+#[utoipa::path(post, path = "/v1/snapshots", tag = "snapshots", request_body = CreateSnapshot,
+    responses((status = 201, body = CreatedSnapshot), (status = 400, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError), (status = 507, body = ApiError)))]
+pub async fn create(
+    State(target): State<Target>,
+    Body(request): Body<CreateSnapshot>,
+) -> Result<(StatusCode, Json<CreatedSnapshot>), Failure> {
+    check_snapshot_name(&request.name)?;
+    for vdisk in &request.vdisks {
+        check_name(vdisk)?;
+    }
+    let created = blocking(move || target.create_snapshot(&request)).await?;
+    log::info!(
+        "snapshot {}: taken of {} vDisk(s) at {}; guests were held up for {} us",
+        created.name,
+        created.vdisks.len(),
+        created.lsn,
+        created.stall_microseconds
+    );
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// One snapshot.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path)),
+    responses((status = 200, body = Snapshot), (status = 404, body = ApiError)))]
+pub async fn show(
+    State(target): State<Target>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+) -> Result<Json<Snapshot>, Failure> {
+    let shown = blocking(move || target.snapshot(&vdisk, &snapshot));
+    Ok(Json(shown.await?))
+}
+
+/// How to delete.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Deletion {
+    /// Delete also what clones lie over: the name goes now, the space when one of these is left.
+    #[serde(default)]
+    defer: bool,
+}
+
+/// Deletes a snapshot; its space is given back in the background. Refused while it is held, and, without `defer`, while clones
+/// lie over it.
+#[utoipa::path(delete, path = "/v1/vdisks/{name}/snapshots/{snapshot}", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), Deletion),
+    responses((status = 204), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn delete(
+    State(target): State<Target>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(how): Query<Deletion>,
+) -> Result<StatusCode, Failure> {
+    let deleted = format!("snapshot {snapshot} of vDisk {vdisk}");
+    blocking(move || target.delete_snapshot(&vdisk, &snapshot, how.defer)).await?;
+    log::info!("{deleted}: deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a snapshot another name.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/snapshots/{snapshot}/rename", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path)), request_body = RenameSnapshot,
+    responses((status = 200, body = Snapshot), (status = 400, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError)))]
+pub async fn rename(
+    State(target): State<Target>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Body(request): Body<RenameSnapshot>,
+) -> Result<Json<Snapshot>, Failure> {
+    check_snapshot_name(&request.name)?;
+    let old = snapshot.clone();
+    let renamed =
+        blocking(move || target.rename_snapshot(&vdisk, &snapshot, &request.name)).await?;
+    log::info!(
+        "snapshot {old} of vDisk {}: renamed to {}",
+        renamed.vdisk,
+        renamed.name
+    );
+    Ok(Json(renamed))
+}
+
+/// Keeps a snapshot from being deleted until the holder releases it. Holding it twice is holding it.
+#[utoipa::path(put, path = "/v1/vdisks/{name}/snapshots/{snapshot}/holds/{holder}", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), ("holder" = String, Path)),
+    responses((status = 200, body = Snapshot), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn hold(State(target): State<Target>, hold: Hold) -> Result<Json<Snapshot>, Failure> {
+    let held = blocking(move || target.hold_snapshot(&hold.vdisk, &hold.snapshot, &hold.holder));
+    Ok(Json(held.await?))
+}
+
+/// Ends a hold. Refused where there is none of this holder.
+#[utoipa::path(delete, path = "/v1/vdisks/{name}/snapshots/{snapshot}/holds/{holder}", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), ("holder" = String, Path)),
+    responses((status = 200, body = Snapshot), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn release(State(target): State<Target>, hold: Hold) -> Result<Json<Snapshot>, Failure> {
+    let released =
+        blocking(move || target.release_snapshot(&hold.vdisk, &hold.snapshot, &hold.holder));
+    Ok(Json(released.await?))
+}
+
+/// Makes a new vDisk that begins as the snapshot and shares its data; its socket listens when the answer comes.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/snapshots/{snapshot}/clone", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path)), request_body = CloneSnapshot,
+    responses((status = 201, body = VDisk), (status = 400, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError)))]
+pub async fn clone(
+    State(target): State<Target>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Body(request): Body<CloneSnapshot>,
+) -> Result<(StatusCode, Json<VDisk>), Failure> {
+    check_name(&request.name)?;
+    let from = format!("snapshot {snapshot} of vDisk {vdisk}");
+    let clone = blocking(move || target.clone_snapshot(&vdisk, &snapshot, &request.name)).await?;
+    log::info!("vDisk {}: cloned from {from}", clone.name);
+    Ok((StatusCode::CREATED, Json(clone)))
+}

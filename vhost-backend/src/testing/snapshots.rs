@@ -1,0 +1,166 @@
+//! Snapshots of the store in memory: whole copies, and who holds them.
+
+use super::target::{Disk, MemoryTarget, first_range, read, view};
+use crate::control::{SnapshotReader, SnapshotTarget};
+use control_api::types::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A copy of a disk.
+#[derive(Clone)]
+pub(super) struct Copy {
+    snapshot: Snapshot,
+    data: BTreeMap<u64, Vec<u8>>,
+}
+
+fn refuse<T>(kind: ErrorKind, text: &str) -> Result<T, ApiError> {
+    Err(ApiError::new(kind, text))
+}
+
+/// The snapshot of this name.
+fn find<'a>(disk: &'a mut Disk, name: &str) -> Result<&'a mut Copy, ApiError> {
+    let mut all = disk.snapshots.iter_mut();
+    match all.find(|copy| copy.snapshot.name == name) {
+        Some(copy) => Ok(copy),
+        None => refuse(ErrorKind::NotFound, "no such snapshot"),
+    }
+}
+
+fn must_be_free(disk: &mut Disk, name: &str) -> Result<(), ApiError> {
+    match find(disk, name) {
+        Ok(_) => refuse(ErrorKind::AlreadyExists, "there is such a snapshot"),
+        Err(_) => Ok(()),
+    }
+}
+
+impl SnapshotTarget for MemoryTarget {
+    fn snapshots(&self, vdisk: Option<&str>) -> Result<Vec<Snapshot>, ApiError> {
+        vdisk.map(|name| self.with(name, |_| Ok(()))).transpose()?;
+        let disks = self.disks.lock();
+        let of = disks
+            .iter()
+            .filter(|(name, _)| vdisk.is_none_or(|v| v == *name));
+        let copies = of.flat_map(|(_, disk)| &disk.snapshots);
+        Ok(copies.map(|copy| copy.snapshot.clone()).collect())
+    }
+
+    fn snapshot(&self, vdisk: &str, name: &str) -> Result<Snapshot, ApiError> {
+        self.with(vdisk, |disk| Ok(find(disk, name)?.snapshot.clone()))
+    }
+
+    fn create_snapshot(&self, request: &CreateSnapshot) -> Result<CreatedSnapshot, ApiError> {
+        for vdisk in &request.vdisks {
+            self.with(vdisk, |disk| must_be_free(disk, &request.name))?;
+        }
+        let lsn = self.next();
+        for vdisk in &request.vdisks {
+            let snapshot = Snapshot {
+                vdisk: vdisk.clone(),
+                name: request.name.clone(),
+                uuid: Uuid::from_u128(self.next().into()),
+                size: 0,
+                lsn,
+                created: 0,
+                holds: Vec::new(),
+                clones: Vec::new(),
+            };
+            self.with(vdisk, |disk| {
+                let (size, data) = (disk.size, disk.data.clone());
+                let snapshot = Snapshot { size, ..snapshot };
+                disk.snapshots.push(Copy { snapshot, data });
+                Ok(())
+            })?;
+        }
+        Ok(CreatedSnapshot {
+            name: request.name.clone(),
+            vdisks: request.vdisks.clone(),
+            lsn,
+            stall_microseconds: 1,
+            durable_microseconds: 2,
+        })
+    }
+
+    fn delete_snapshot(&self, vdisk: &str, name: &str, _defer: bool) -> Result<(), ApiError> {
+        self.with(vdisk, |disk| {
+            if !find(disk, name)?.snapshot.holds.is_empty() {
+                return refuse(ErrorKind::Refused, "it is held");
+            }
+            disk.snapshots.retain(|copy| copy.snapshot.name != name);
+            Ok(())
+        })
+    }
+
+    fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<Snapshot, ApiError> {
+        self.with(vdisk, |disk| {
+            must_be_free(disk, to)?;
+            let copy = find(disk, name)?;
+            copy.snapshot.name = to.to_owned();
+            Ok(copy.snapshot.clone())
+        })
+    }
+
+    fn hold_snapshot(&self, vdisk: &str, name: &str, holder: &str) -> Result<Snapshot, ApiError> {
+        self.with(vdisk, |disk| {
+            let copy = find(disk, name)?;
+            copy.snapshot.holds.push(holder.to_owned());
+            Ok(copy.snapshot.clone())
+        })
+    }
+
+    fn release_snapshot(
+        &self,
+        vdisk: &str,
+        name: &str,
+        holder: &str,
+    ) -> Result<Snapshot, ApiError> {
+        self.with(vdisk, |disk| {
+            let copy = find(disk, name)?;
+            copy.snapshot.holds.retain(|held| held != holder);
+            Ok(copy.snapshot.clone())
+        })
+    }
+
+    fn revert(&self, vdisk: &str, request: &RevertVDisk) -> Result<Reverted, ApiError> {
+        self.with(vdisk, |disk| {
+            let copy = find(disk, &request.snapshot)?.clone();
+            let old_size = std::mem::replace(&mut disk.size, copy.snapshot.size);
+            disk.data = copy.data;
+            Ok(Reverted {
+                vdisk: view(vdisk, disk),
+                snapshot: copy.snapshot,
+                old_size,
+                kept: request.keep.clone(),
+            })
+        })
+    }
+
+    fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {
+        let copy = self.with(vdisk, |disk| Ok(find(disk, name)?.clone()))?;
+        self.insert(new, copy.snapshot.size, false)?;
+        self.with(new, |disk| {
+            disk.data = copy.data;
+            Ok(view(new, disk))
+        })
+    }
+
+    fn open_snapshot(&self, vdisk: &str, name: &str) -> Result<Arc<dyn SnapshotReader>, ApiError> {
+        self.with(vdisk, |disk| {
+            Ok(Arc::new(find(disk, name)?.clone()) as Arc<dyn SnapshotReader>)
+        })
+    }
+}
+
+impl SnapshotReader for Copy {
+    fn uuid(&self) -> Uuid {
+        self.snapshot.uuid
+    }
+
+    fn allocated(&self, offset: u64) -> Result<Allocated, ApiError> {
+        Ok(first_range(&self.data, offset))
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
+        Ok(read(&self.data, offset, length))
+    }
+}
