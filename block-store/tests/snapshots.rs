@@ -265,7 +265,7 @@ fn what_can_not_be_done_is_refused_and_changes_nothing() {
     refused(store.revert_vdisk("a", "t", None), "no snapshot");
     refused(store.revert_vdisk("a", "s", Some("s")), "already");
     refused(store.clone_vdisk("a", "s", "a").map(drop), "already");
-    refused(store.delete_vdisk("a"), "1 snapshots");
+    refused(store.delete_vdisk("a"), "has snapshots (1)");
     refused(store.release_snapshot("a", "s", "me"), "does not hold");
     store.hold_snapshot("a", "s", "me").unwrap();
     store.hold_snapshot("a", "s", "me").unwrap();
@@ -281,7 +281,7 @@ fn what_can_not_be_done_is_refused_and_changes_nothing() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("a, c") && error.contains("--defer"),
+        error.contains("from: c.") && error.contains("--defer"),
         "{error}"
     );
     store.rename_snapshot("a", "s", "t").unwrap();
@@ -338,6 +338,30 @@ fn clones_and_reverts() {
     verify(&store, &store.vdisk("d").unwrap(), &clone, "d");
     store.shutdown().unwrap();
     assert_sound(&m, "at last");
+}
+
+/// What nothing names any more is nobody who lies over a snapshot, although it is still there.
+#[test]
+fn a_branch_on_its_way_out_holds_up_no_deletion() {
+    let m = Machine::new(13, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    store.create_snapshot(&["a"], "s").unwrap();
+    store.create_snapshot(&["a"], "t").unwrap();
+    store.revert_vdisk("a", "s", None).unwrap();
+    let clones = |name: &str| {
+        let all = store.snapshots(Some("a")).unwrap().into_iter();
+        let of_it = all.filter(|s| s.name == name);
+        of_it.flat_map(|s| s.clones).collect::<Vec<_>>()
+    };
+    assert_eq!(clones("s"), ["a@t"]);
+    let refused = store.delete_snapshot("a", "s", false).unwrap_err();
+    assert!(refused.to_string().contains("from: a@t."), "{refused}");
+    store.delete_snapshot("a", "t", false).unwrap();
+    assert!(clones("s").is_empty());
+    store.delete_snapshot("a", "s", false).unwrap();
+    settle(&store);
+    assert_eq!(layers(&store), 1);
 }
 
 /// A revert that was cut short has happened, size and all, or not at all.

@@ -8,4 +8,4 @@ mod tree;
 pub use cut::{apply_cut, cut};
 pub use merge::{Tidied, drop_layer, tidy};
 pub use presence::{blocks_of, build_one};
-pub use tree::{Task, ancestors, next_task};
+pub use tree::{Over, Task, ancestors, next_task, top_of_row};

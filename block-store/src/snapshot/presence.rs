@@ -3,7 +3,7 @@
 //! Where many layers in a row are without one, all of them are swept from the top down, and what is seen of their entries on the
 //! way resolves leaves too: one pass over the maps as they lie on the disk, where searches would read node by node.
 
-use super::tree::ancestors;
+use super::tree::{ancestors, top_of_row};
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::format::{Entry, NODE_SLOTS};
@@ -19,11 +19,12 @@ const MANY: usize = 8;
 /// Builds the map of one layer for which one is wanted, or those of a whole row, for as long as it may go on. `false`: none is wanted.
 pub fn build_one(core: &Core, go_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
     let (layer, row, room) = {
-        let mut state = core.state.lock();
+        let state = core.state.lock();
         let Some(layer) = state.presence.next() else {
             return Ok(false);
         };
-        let row: Vec<u32> = ancestors(&state.catalogue, layer).collect();
+        let top = top_of_row(&state.catalogue, layer);
+        let row: Vec<u32> = ancestors(&state.catalogue, top).collect();
         let many = state.presence.wanted_of(&row) >= MANY && !state.presence.has_given_up(&row);
         let room = if many { state.resolved.room() } else { 0 };
         (layer, row, room)

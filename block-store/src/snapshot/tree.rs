@@ -29,18 +29,12 @@ pub fn next_task(catalogue: &Catalogue, pinned: &dyn Fn(u32) -> bool) -> Option<
     let live = catalogue.vdisks.iter().map(|v| v.layer);
     let named = catalogue.snapshots.iter().map(|s| s.layer);
     let needed: HashSet<u32> = live.chain(named).collect();
-    let mut over: HashMap<u32, (u32, u32)> = HashMap::new();
-    for layer in catalogue.layers.values() {
-        if let Some(parent) = layer.parent {
-            let (count, last) = over.entry(parent).or_default();
-            (*count, *last) = (*count + 1, layer.id);
-        }
-    }
+    let over = Over::of(catalogue);
     let of_no_use = |layer: u32| !needed.contains(&layer) && !pinned(layer);
-    let goes = |layer: u32| over.get(&layer).is_some_and(|(n, _)| *n == 1) && of_no_use(layer);
+    let goes = |layer: u32| over.layers(layer).len() == 1 && of_no_use(layer);
     let mut merge = None;
     for layer in catalogue.layers.values().rev() {
-        if !over.contains_key(&layer.id) && of_no_use(layer.id) {
+        if over.layers(layer.id).is_empty() && of_no_use(layer.id) {
             return Some(Task::Drop { layer: layer.id });
         }
         if merge.is_none() && !goes(layer.id) {
@@ -52,6 +46,40 @@ pub fn next_task(catalogue: &Catalogue, pinned: &dyn Fn(u32) -> bool) -> Option<
         }
     }
     merge
+}
+
+/// The layer from which one comes down to this one without a choice: of a vDisk's layers the highest sealed one.
+pub fn top_of_row(catalogue: &Catalogue, layer: u32) -> u32 {
+    let live: HashSet<u32> = catalogue.vdisks.iter().map(|v| v.layer).collect();
+    let over = Over::of(catalogue);
+    let mut top = layer;
+    while let [child] = over.layers(top)
+        && !live.contains(child)
+    {
+        top = *child;
+    }
+    top
+}
+
+/// What lies over what.
+pub struct Over(HashMap<u32, Vec<u32>>);
+
+impl Over {
+    /// As the catalogue has it.
+    pub fn of(catalogue: &Catalogue) -> Self {
+        let mut over: HashMap<u32, Vec<u32>> = HashMap::new();
+        for layer in catalogue.layers.values() {
+            if let Some(parent) = layer.parent {
+                over.entry(parent).or_default().push(layer.id);
+            }
+        }
+        Self(over)
+    }
+
+    /// The layers directly over one.
+    pub fn layers(&self, layer: u32) -> &[u32] {
+        self.0.get(&layer).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A layer, its parent, and so on to the bottom.

@@ -121,7 +121,7 @@ impl Store {
             let snapshots = state.catalogue.snapshots.iter().filter(of_it).count();
             if snapshots > 0 {
                 return Err(StoreError::Refused(format!(
-                    "vDisk {name:?} has {snapshots} snapshots; delete these first: firn snapshot delete {name} --all"
+                    "vDisk {name:?} has snapshots ({snapshots}); delete these first: firn snapshot delete {name} --all"
                 )));
             }
             vdisk.mark_deleted();

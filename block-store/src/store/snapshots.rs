@@ -7,10 +7,10 @@ use super::config::check_name;
 use super::vdisk::VDisk;
 use crate::error::StoreError;
 use crate::format::{Catalogue, CutRow, LayerRow, MAX_CUT_ROWS, SnapshotRow, VDiskRow};
-use crate::snapshot::{ancestors, cut};
+use crate::snapshot::{Over, ancestors, cut};
 use crate::state::{Blocked, State};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -58,7 +58,8 @@ pub struct SnapshotInfo {
     pub created: u64,
     /// Who needs it.
     pub holds: Vec<String>,
-    /// vDisks that were cloned from it, or reverted to it, and lie over it by a branch of their own.
+    /// Clones of it: vDisks that lie over it by a branch of their own. Without any, the vDisk's own snapshots (`vdisk@name`) that do so
+    /// beside the live branch, since it was reverted.
     pub clones: Vec<String>,
 }
 
@@ -240,7 +241,7 @@ impl Store {
             let clones = Tree::of(&state.catalogue).clones(&row);
             if !clones.is_empty() && !defer {
                 return Err(StoreError::Refused(format!(
-                    "vDisks lie over snapshot {name:?} of vDisk {vdisk:?}: {}. Delete these first, or let the name go now and the space later, with --defer",
+                    "snapshot {name:?} of vDisk {vdisk:?} is what others were made from: {}. Delete these first, or let the name go now and the space later, with --defer",
                     clones.join(", ")
                 )));
             }
@@ -476,43 +477,67 @@ fn find<'a>(
         .ok_or_else(|| missing(disk, name))
 }
 
-/// What lies over what, for as long as one looks at the catalogue.
+/// What lies over snapshots, for as long as one looks at the catalogue.
 struct Tree<'a> {
     catalogue: &'a Catalogue,
-    /// Layers by the one that they lie over.
-    over: HashMap<u32, Vec<u32>>,
+    over: Over,
+    /// Layers that a vDisk or a snapshot reads: its own and all below.
+    read: HashSet<u32>,
 }
 
 impl<'a> Tree<'a> {
     fn of(catalogue: &'a Catalogue) -> Self {
-        let mut over: HashMap<u32, Vec<u32>> = HashMap::new();
-        for layer in catalogue.layers.values() {
-            if let Some(parent) = layer.parent {
-                over.entry(parent).or_default().push(layer.id);
+        let live = catalogue.vdisks.iter().map(|v| v.layer);
+        let named = catalogue.snapshots.iter().map(|s| s.layer);
+        let mut read = HashSet::new();
+        for tip in live.chain(named) {
+            // Below one that is known all are.
+            for layer in ancestors(catalogue, tip) {
+                if !read.insert(layer) {
+                    break;
+                }
             }
         }
-        Self { catalogue, over }
+        Self {
+            catalogue,
+            over: Over::of(catalogue),
+            read,
+        }
     }
 
-    /// The vDisks that lie over a snapshot, where there are several branches.
+    /// Other vDisks, and snapshots, that lie over a snapshot by branches of their own; empty where there is one branch only. What
+    /// nothing names is on its way out, and does not count.
     fn clones(&self, row: &SnapshotRow) -> Vec<String> {
-        if self.over.get(&row.layer).is_none_or(|l| l.len() < 2) {
+        let branches = self.over.layers(row.layer).iter();
+        if branches.filter(|l| self.read.contains(l)).count() < 2 {
             return Vec::new();
         }
-        let vdisks = self.catalogue.vdisks.iter();
         let lies_over = |layer| ancestors(self.catalogue, layer).any(|l| l == row.layer);
-        vdisks
-            .filter(|v| lies_over(v.layer))
-            .map(|v| v.name.clone())
-            .collect()
+        let vdisks = self.catalogue.vdisks.iter();
+        let clones = vdisks.filter(|v| v.id != row.vdisk && lies_over(v.layer));
+        let mut names: Vec<String> = clones.map(|v| v.name.clone()).collect();
+        // Branches of the vDisk itself: what it was before it was reverted.
+        let own = self
+            .catalogue
+            .snapshots
+            .iter()
+            .filter(|s| s.vdisk == row.vdisk && s.layer != row.layer && lies_over(s.layer));
+        if names.is_empty() {
+            let vdisk = self.name_of(row);
+            names.extend(own.map(|s| format!("{vdisk}@{}", s.name)));
+        }
+        names
+    }
+
+    fn name_of(&self, row: &SnapshotRow) -> String {
+        let vdisk = self.catalogue.vdisks.iter().find(|v| v.id == row.vdisk);
+        vdisk.map_or_else(String::new, |v| v.name.clone())
     }
 
     fn describe(&self, row: &SnapshotRow) -> SnapshotInfo {
-        let vdisks = &self.catalogue.vdisks;
-        let vdisk = vdisks.iter().find(|v| v.id == row.vdisk);
         SnapshotInfo {
             uuid: row.uuid,
-            vdisk: vdisk.map_or_else(String::new, |v| v.name.clone()),
+            vdisk: self.name_of(row),
             name: row.name.clone(),
             size: row.size,
             lsn: row.lsn,
