@@ -65,6 +65,8 @@ pub struct Segments {
     in_making: Vec<u64>,
     /// Removed, and perhaps still held by reads that had planned on them.
     gone: Vec<(u64, Weak<dyn DiskFile>)>,
+    /// How many have been removed.
+    removals: u64,
     /// One spare segment is to be [`Segment::prewritten`]: flushes are frequent.
     pub prewrite: bool,
 }
@@ -134,10 +136,16 @@ impl Segments {
     pub fn remove(&mut self, id: u32) -> Option<Segment> {
         self.spares.retain(|s| *s != id);
         let removed = self.by_id.remove(&id)?;
+        self.removals += 1;
         self.gone.retain(|(_, file)| file.strong_count() > 0);
         self.gone
             .push((removed.generation, Arc::downgrade(&removed.file)));
         Some(removed)
+    }
+
+    /// How many segments have been removed until now: while that stays, no entry has lost its segment.
+    pub fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// Generations of all segments, in order; also of removed ones that reads are still using.

@@ -36,6 +36,8 @@ struct Descent {
     next: u32,
     /// Since when the ones above have been passed.
     since: u64,
+    /// Segments that had been removed by then.
+    removals: u64,
     /// What it finds out about the leaf, as seen from the top: kept for the searches to come.
     known: Box<ResolvedLeaf>,
     /// Blocks of the leaf of which no layer so far can have anything.
@@ -78,12 +80,18 @@ impl Search {
                 self.descent = Some(descent);
                 return Err(by);
             }
-            // Whatever has moved away meanwhile does not verify, and is looked for again.
-            let complete = take_over(&mut self.found, &mut descent.known, first, |_| true);
+            // What was found first may have moved away before the rest was found; then once more. Where nothing was removed
+            // meanwhile it is the truth, damage included.
+            let sure = descent.removals == state.segments.removals();
+            let mut there = Standing::of(&state.catalogue, &state.segments);
+            let mut is_there = |found| sure || there.holds(found);
+            let complete = take_over(&mut self.found, &mut descent.known, first, &mut is_there)
+                && self.found.iter().all(|found| is_there(*found));
             let number = first / NODE_SLOTS as u64;
-            debug_assert!(complete, "a descent ends when all is known");
             state.resolved.add(descent.top, number, descent.known);
-            return Ok(&self.found);
+            if complete {
+                return Ok(&self.found);
+            }
         }
     }
 
@@ -123,6 +131,7 @@ impl Search {
             top,
             next: top,
             since: state.map.moment(),
+            removals: state.segments.removals(),
             open: Open::but_for(known.as_deref()),
             known: Box::default(),
         }))
