@@ -24,7 +24,11 @@ impl Qmp {
         let mut qmp = Self {
             lines: BufReader::new(stream),
         };
-        let greeting = qmp.message()?;
+        // An event that comes in the very moment of the connection may be ahead of it.
+        let mut greeting = qmp.message()?;
+        while greeting.get("event").is_some() {
+            greeting = qmp.message()?;
+        }
         if greeting.get("QMP").is_none() {
             return Err(io::Error::other(format!("not a QMP greeting: {greeting}")));
         }

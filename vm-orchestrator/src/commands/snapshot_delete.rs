@@ -72,8 +72,9 @@ fn choose(snapshots: &[Snapshot], args: &DeleteSnapshotsArgs) -> Result<Vec<Choi
             )));
         }
         let branches = !snapshot.clones.is_empty();
-        let clones = snapshot.clones.iter().filter(|clone| *clone != vdisk);
-        let clones: Vec<&str> = clones.map(String::as_str).collect();
+        let own = format!("{vdisk}@");
+        let clones = snapshot.clones.iter().map(String::as_str);
+        let clones: Vec<&str> = clones.filter(|c| !c.starts_with(&own)).collect();
         if !clones.is_empty() && !args.defer {
             return Err(Failure::refused(format!(
                 "clones lie over snapshot {name} of vDisk {vdisk}: {}",
@@ -83,7 +84,8 @@ fn choose(snapshots: &[Snapshot], args: &DeleteSnapshotsArgs) -> Result<Vec<Choi
         }
         if branches && !args.all && !args.defer {
             return Err(Failure::refused(format!(
-                "vDisk {vdisk} was reverted to snapshot {name}, and what it was before lies over it too"
+                "vDisk {vdisk} was reverted to snapshot {name}, and what it was before lies over it too: {}",
+                snapshot.clones.join(", ")
             ))
             .hint("delete the snapshots that keep that first, or let the name go now and the space later, with --defer"));
         }
@@ -167,8 +169,8 @@ mod tests {
     #[test]
     fn what_can_not_go_is_said_before_anything_goes() {
         let some = [
-            snapshot("a", &[], &["web", "test"]),
-            snapshot("b", &[], &["web"]),
+            snapshot("a", &[], &["test"]),
+            snapshot("b", &[], &["web@kept"]),
             snapshot("c", &["dr", "backup"], &[]),
             snapshot("d", &[], &[]),
         ];
