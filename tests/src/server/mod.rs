@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use firn::{Binaries, Firn};
-pub use qsd::{Format, Qemu, convert_to_zstd, create_qcow2};
+pub use qsd::{Format, Qemu, convert_to_zstd, create_overlay, create_qcow2};
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]

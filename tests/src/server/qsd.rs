@@ -79,6 +79,16 @@ pub fn create_qcow2(image: &Path, bytes: u64) -> io::Result<()> {
     succeed(&mut command)
 }
 
+/// Makes a qcow2 image over another one.
+pub fn create_overlay(image: &Path, backing: &Path) -> io::Result<()> {
+    let mut command = Command::new("qemu-img");
+    command
+        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+        .arg(std::path::absolute(backing)?)
+        .arg(image);
+    succeed(&mut command)
+}
+
 /// Makes a qcow2 image of zstd-compressed clusters from a raw one.
 pub fn convert_to_zstd(raw: &Path, image: &Path) -> io::Result<()> {
     let mut command = Command::new("qemu-img");

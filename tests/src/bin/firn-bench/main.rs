@@ -5,6 +5,7 @@
 //! what Firn costs as things grow.
 
 mod cell;
+mod chain;
 mod charts;
 mod compare;
 mod contender;
@@ -98,6 +99,8 @@ enum What {
     },
     /// Measure what Firn costs as maps, vDisks, queues and overwrites grow, and what it costs idle.
     Grow(grow::Options),
+    /// Measure reads through many snapshots, beside a chain of qcow2 images, and what taking one costs.
+    Snapshots(chain::Options),
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
     Restart {
         /// A directory to be created; removed at the end.
@@ -242,6 +245,7 @@ fn execute(what: What, results: &mut Results) -> Result<(), Box<dyn Error>> {
         What::Count(options) => count::count(&options, results),
         What::Report { files, out } => publish::publish(&files, &out),
         What::Grow(options) => grow::grow(&options, results),
+        What::Snapshots(options) => chain::chain(&options, results),
         What::Restart {
             dir,
             size_mib,
