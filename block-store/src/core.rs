@@ -5,6 +5,7 @@
 
 use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::bell::{Bell, LaneBell};
+use crate::defrag::Spot;
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
 use crate::io::{AlignedBuf, Disk, DiskFile};
@@ -50,6 +51,8 @@ pub struct Counters {
     pub checkpoint_milliseconds: AtomicU64,
     /// Bytes of extents that compaction has moved.
     pub relocated_bytes: AtomicU64,
+    /// Bytes of blocks that spot defragmentation has put together.
+    pub coalesced_bytes: AtomicU64,
 }
 
 /// An open store.
@@ -80,6 +83,10 @@ pub struct Core {
     pub upkeep_bell: Bell,
     /// The thread that builds presence maps.
     pub maps_bell: Bell,
+    /// The thread that coalesces what reads have found scattered.
+    pub defrag_bell: Bell,
+    /// What it is to coalesce.
+    pub spot: Spot,
     /// Threads that pack large writes.
     pub packers: Packers,
     /// Counters.
@@ -110,6 +117,8 @@ impl Core {
             alloc_bell: Bell::default(),
             upkeep_bell: Bell::default(),
             maps_bell: Bell::default(),
+            defrag_bell: Bell::default(),
+            spot: Spot::new(0),
             packers: Packers::default(),
             counters: Counters::default(),
             checkpoint_log,

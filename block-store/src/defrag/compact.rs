@@ -1,25 +1,22 @@
 //! Compaction: what is alive in a segment moves to another one.
 //!
-//! # Crash
-//! Relocated extents take effect only through a checkpoint: roll-forward passes over them, and the segment they came
-//! from is removed only by a checkpoint that no longer names it. So no relocated copy can outlive a newer write.
+//! What a crash leaves: see [`super::relocate`].
 
+use super::relocate::relocate;
 use crate::alloc::Content;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{BLOCK, Entry, Location, RECORD_HEADER, RecordFlags, RecordHeader, RecordKind};
+use crate::format::{BLOCK, Entry, Location, RECORD_HEADER, RecordHeader, RecordKind};
 use crate::io::{AlignedBuf, PAGE};
-use crate::log::Stream;
 use crate::map::NodeKey;
 use crate::read::{Decoder, Run, Source};
 use crate::recover::{Scanned, scan};
 use crate::state::{Blocked, State};
-use crate::write::{Body, Packer, PreparedWrite, append};
+use crate::write::{Body, Packer, PreparedWrite};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How a compaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +150,7 @@ impl Compaction {
             let payload = stored
                 .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
                 .unwrap_or_default();
-            return relocate(core, header, payload, at, 0);
+            return Ok(relocate(core, header, payload, &entries(at, 0, header.count))?.is_some());
         }
         for range in alive {
             if !self.move_blocks(core, header, at, &stored, range)? {
@@ -234,13 +231,8 @@ impl Compaction {
                 payload_crc: crc,
                 ..*header
             };
-            if !relocate(
-                core,
-                &header,
-                payload,
-                at,
-                piece.first - (run.first - range.start),
-            )? {
+            let index = piece.first - (run.first - range.start);
+            if relocate(core, &header, payload, &entries(at, index, header.count))?.is_none() {
                 return Ok(false);
             }
         }
@@ -258,6 +250,15 @@ fn owners(state: &State, origin: u32) -> Vec<u32> {
         .chain([heir])
         .filter(|layer| catalogue.layers.contains_key(layer))
         .collect()
+}
+
+/// Packed entries of an extent's blocks from `index` on.
+fn entries(at: Location, index: u64, count: u64) -> Vec<u64> {
+    let entry = |n: u64| Entry::Stored {
+        at,
+        index: (index + n) as u8,
+    };
+    (0..count).map(|n| entry(n).pack()).collect()
 }
 
 /// The blocks of an extent that the map of `header`'s layer still names, as ranges of indices.
@@ -280,70 +281,4 @@ fn alive_blocks(
         }
     }
     Ok(out)
-}
-
-/// Appends a relocated extent and points the map at it, where the map still names the source's blocks, of which the first is
-/// `index`. `false`: no room.
-fn relocate(
-    core: &Core,
-    header: &RecordHeader,
-    payload: &[u8],
-    source: Location,
-    index: u64,
-) -> Result<bool, StoreError> {
-    let header = RecordHeader {
-        flags: RecordFlags {
-            relocated: true,
-            discard: false,
-        },
-        ..*header
-    };
-    loop {
-        let outcome = core.with_nodes(|state| {
-            let key = NodeKey::leaf(header.layer, header.first);
-            state.map.make_resident(key).map_err(Blocked::Node)?;
-            if state.map.is_full() {
-                return Err(Blocked::Checkpoint);
-            }
-            let (at, _) = append(state, Stream::Cold, &header, payload)?;
-            switch(state, &header, at, source, index);
-            core.ring_for(state);
-            Ok(())
-        })?;
-        match outcome {
-            Ok(()) => {
-                core.counters
-                    .relocated_bytes
-                    .fetch_add(header.stored_len() as u64, Relaxed);
-                return Ok(true);
-            }
-            // Guests wait for the same room; draining here gives it to whoever comes first.
-            Err(Blocked::Buffer) => {
-                if !core.drain_step()? {
-                    return Ok(false);
-                }
-            }
-            Err(_) => return Ok(false),
-        }
-    }
-}
-
-fn switch(state: &mut State, header: &RecordHeader, at: Location, source: Location, index: u64) {
-    for n in 0..header.count {
-        let block = header.first + n;
-        let old = Entry::Stored {
-            at: source,
-            index: (index + n) as u8,
-        }
-        .pack();
-        if state.map.lookup(header.layer, block) == Ok(old) {
-            state.map.set(
-                header.layer,
-                block,
-                Entry::Stored { at, index: n as u8 }.pack(),
-            );
-            state.segments.retain(at.segment, 1);
-            state.segments.release(source.segment);
-        }
-    }
 }

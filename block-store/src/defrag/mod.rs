@@ -6,6 +6,10 @@
 
 mod compact;
 mod dropped;
+mod relocate;
+mod spot;
+
+pub use spot::{Coalescing, Gather, Pieces, Spot};
 
 use crate::alloc::{Content, choose_victim};
 use crate::core::Core;

@@ -49,6 +49,8 @@ pub struct OpenConfig {
     pub write_buffer: usize,
     /// Bytes of log after which a checkpoint is taken: bounds the time that recovery takes.
     pub checkpoint_log: u64,
+    /// Bytes of blocks a second that are put together where reads find them scattered, at most; 0: none.
+    pub coalesce_rate: u64,
     /// What guests get when the store is full.
     pub on_full: OnFull,
     /// Free space of the filesystem, in percent, below which sparse segments are compacted and a warning is logged.
@@ -70,6 +72,7 @@ impl OpenConfig {
             presence_memory: 6 << 20,
             write_buffer: 16 << 20,
             checkpoint_log: 256 << 20,
+            coalesce_rate: 256 << 20,
             on_full: OnFull::Stall,
             low_space_percent: 10,
             discard_write_buffer: false,

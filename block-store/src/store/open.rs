@@ -8,6 +8,7 @@ use super::vdisk::VDisk;
 use crate::checkpoint::{Checkpointer, SUPERBLOCK_FILE};
 use crate::compress::Rules;
 use crate::core::Core;
+use crate::defrag::Spot;
 use crate::error::StoreError;
 use crate::format::{
     BUFFER_LAYOUT_VERSION, BufferHeader, BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest,
@@ -173,7 +174,8 @@ impl Store {
             readers: Vec::new(),
             stuck: HashSet::new(),
         };
-        let core = Core::new(disk, superblock.store, state, config.checkpoint_log);
+        let mut core = Core::new(disk, superblock.store, state, config.checkpoint_log);
+        core.spot = Spot::new(config.coalesce_rate);
         let old = superblock.buffer.clone();
         let created = superblock.created;
         let mut checkpointer = Checkpointer::new(superblock, place, file, chains);

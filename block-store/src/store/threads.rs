@@ -3,6 +3,7 @@
 
 use super::Store;
 use crate::core::Core;
+use crate::defrag::Spot;
 use crate::error::StoreError;
 use crate::log::Gathering;
 use crate::snapshot::build_one;
@@ -40,6 +41,7 @@ impl Threads {
             &core.alloc_bell,
             &core.upkeep_bell,
             &core.maps_bell,
+            &core.defrag_bell,
         ];
         for bell in core_bells {
             bell.ring();
@@ -141,6 +143,24 @@ impl Store {
                     let built = build_one(&core, &|| !stop.load(SeqCst));
                     more = *built.as_ref().unwrap_or(&true);
                     said.outcome("building presence maps", built.map(drop));
+                }
+            }
+        })?;
+        let core = Arc::clone(&self.core);
+        let mut packer = Packer::new().map_err(StoreError::io("making a packer"))?;
+        self.threads.spawn("firn-defrag", move |stop| {
+            let mut said = Said::default();
+            while !stop.load(SeqCst) {
+                core.defrag_bell.wait(None);
+                while !stop.load(SeqCst) {
+                    let began = Instant::now();
+                    match Spot::step(&core, &mut packer) {
+                        Ok(Some(time)) => std::thread::sleep(time.saturating_sub(began.elapsed())),
+                        other => {
+                            said.outcome("spot defragmentation", other.map(drop));
+                            break;
+                        }
+                    }
                 }
             }
         })?;

@@ -50,9 +50,10 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
             20..30 => now.poll(),
             30 => now.delete_meanwhile(),
             31..34 if !log_is_locked => drop(core.drain_step()),
-            34..37 if !log_is_locked => drop(core.commit()),
+            34..36 if !log_is_locked => drop(core.commit()),
             37 if !log_is_locked => drop(core.allocate_ready()),
             39 => drop(build_one(&core, &|| true)),
+            36 if !log_is_locked => now.coalesce(),
             // While compaction reads it holds nothing: the control API may change the catalogue.
             38 if now.phase == Phase::Upkeep && event == Event::Read => {
                 drop(now);

@@ -9,8 +9,10 @@ use crate::between::{self, Phase};
 use crate::hook::Hooks;
 use crate::model::{Model, Value};
 use crate::sim::SimHost;
+use block_store::defrag::Spot;
 use block_store::io::sim::{Op, SimDisk};
 use block_store::snapshot::build_one;
+use block_store::write::Packer;
 use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDiskSpec};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -20,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 /// What happened in all histories.
@@ -39,6 +42,8 @@ pub struct Totals {
     /// Snapshots taken, and deleted.
     pub snapshots: u64,
     pub forgotten: u64,
+    /// Bytes that spot defragmentation has put together.
+    pub coalesced: u64,
     /// I/O errors ordered, and processes that ended because of one.
     pub faults: u64,
     pub failed: u64,
@@ -58,6 +63,7 @@ impl Totals {
         self.deletions_between += o.deletions_between;
         self.snapshots += o.snapshots;
         self.forgotten += o.forgotten;
+        self.coalesced += o.coalesced;
         self.faults += o.faults;
         self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
@@ -404,8 +410,9 @@ impl History {
             55..80 => self.poll(),
             80..88 => drop(self.store().core().drain_step()),
             88..90 => drop(self.store().core().commit()),
-            90..92 => drop(self.store().core().commit_flushes()),
+            90 => drop(self.store().core().commit_flushes()),
             92 => drop(self.store().core().allocate_ready()),
+            91 => self.coalesce(),
             93 => drop(build_one(self.store().core(), &|| true)),
             94..97 => return Some(Phase::Checkpoint),
             97 => {
@@ -417,6 +424,14 @@ impl History {
             _ => return Some(Phase::Upkeep),
         }
         None
+    }
+
+    /// What the thread of spot defragmentation does.
+    pub fn coalesce(&mut self) {
+        let mut packer = Packer::new().unwrap();
+        let core = Arc::clone(self.store().core());
+        drop(Spot::step(&core, &mut packer));
+        self.totals.coalesced += core.counters.coalesced_bytes.swap(0, Relaxed);
     }
 
     pub fn store(&self) -> Arc<Store> {

@@ -2,6 +2,7 @@
 
 use super::Lane;
 use super::op::{Kind, Op};
+use crate::defrag::{Gather, Pieces};
 use crate::error::RequestError;
 use crate::format::BLOCK;
 use crate::io::{PAGE, ReadDone};
@@ -124,21 +125,44 @@ impl<P: Payload> Lane<P> {
         }
     }
 
-    /// Verifies and decodes every run and copies it to where it belongs.
+    /// Verifies and decodes every run and copies it to where it belongs. What it finds scattered is handed over to be put
+    /// together.
     fn deliver(&mut self, op: &mut Op<P>) -> Result<(), Trouble> {
         let runs = std::mem::take(&mut op.parts.runs);
+        let mut gather = self.gather(op, &runs);
         let mut result = Ok(());
         for run in &runs {
-            result = self.deliver_run(op, run);
+            result = self.deliver_run(op, run, &mut gather);
             if result.is_err() {
                 break;
             }
         }
         op.parts.runs = runs;
+        if let Some(gathered) = gather.filter(|_| result.is_ok()) {
+            self.core.spot.offer(gathered);
+            self.core.defrag_bell.ring();
+        }
         result
     }
 
-    fn deliver_run(&mut self, op: &mut Op<P>, run: &Run) -> Result<(), Trouble> {
+    /// Whether the blocks that were read are to be coalesced.
+    fn gather(&self, op: &Op<P>, runs: &[Run]) -> Option<Gather> {
+        let scattered = op.kind == Kind::Read
+            && Pieces::of(runs, &op.parts.reads).are_scattered()
+            && self.core.spot.has_room(op.len);
+        scattered.then(|| {
+            let layers = &self.core.state.lock().catalogue.layers;
+            let top = layers.get(&op.vdisk.layer()).and_then(|l| l.parent);
+            Gather::new(op.vdisk.rules(), top)
+        })
+    }
+
+    fn deliver_run(
+        &mut self,
+        op: &mut Op<P>,
+        run: &Run,
+        gather: &mut Option<Gather>,
+    ) -> Result<(), Trouble> {
         let stored = match &run.source {
             Source::Zero => return deliver_zeroes(op, run),
             Source::Memory(copy) => copy.as_slice(),
@@ -150,6 +174,9 @@ impl<P: Payload> Lane<P> {
             o == l || core.state.lock().is_heir(o, l)
         });
         let bytes = decoded.map_err(Trouble::Fault)?;
+        if let Some(gather) = gather {
+            gather.add(run, bytes);
+        }
         put(op, run.first, bytes)?;
         Ok(())
     }

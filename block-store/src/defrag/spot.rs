@@ -1,0 +1,295 @@
+//! Spot defragmentation: what a read finds scattered is put together elsewhere, from the data that it has just read.
+//!
+//! ```text
+//! read:  plan -> pieces, reads, bytes -> worth it? ------------------> deliver -> complete
+//!                                          └─> gather what is decoded ──┘ └─> hand over, before it completes
+//! firn-defrag:                                                                   └─> pack -> append -> point the map at it
+//! ```
+//!
+//! A read is looked at when it asks for [`LEAST`] blocks and more: who reads single blocks at random has nothing of it
+//! that they lie together, and pays nothing. Its own work is a copy of what it has decoded. All else is done by a thread of its own, at a
+//! bounded rate and with a bounded number of bytes waiting: beyond that reads are not gathered at all.
+//!
+//! Blocks of one layer become extents of that layer, whether it is live or sealed; so what deleted snapshots have left behind
+//! is put together as it is touched, and its segments empty.
+
+use super::relocate::relocate;
+use crate::compress::{Class, Rules, WriteTraits};
+use crate::core::Core;
+use crate::error::StoreError;
+use crate::format::{BLOCK, Entry, Location, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind};
+use crate::read::{PageRead, Run, Source};
+use crate::write::{Body, Packer, PreparedWrite};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Blocks that a read asks for, at least, before it is looked at: 64 KiB.
+pub const LEAST: u64 = 16;
+/// Bytes that wait to be coalesced, at most.
+const WAITING: usize = 8 << 20;
+
+/// How scattered what a read asks for is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pieces {
+    /// Blocks that have to be read.
+    pub blocks: u64,
+    /// Bytes that these take in segments, as far as they are asked for.
+    pub stored: u64,
+    /// Single reads that they need: what lies side by side is one.
+    pub reads: u64,
+}
+
+impl Pieces {
+    /// Of a planned read.
+    pub fn of(runs: &[Run], reads: &[PageRead]) -> Self {
+        let stored = runs
+            .iter()
+            .filter(|r| matches!(r.source, Source::File { .. }));
+        let (mut blocks, mut bytes, mut last) = (0, 0, None);
+        for run in stored {
+            blocks += run.blocks;
+            // An extent of which several runs come counts once.
+            if last != Some(run.at) {
+                bytes += u64::from(run.at.len);
+            }
+            last = Some(run.at);
+        }
+        Self {
+            blocks,
+            stored: bytes,
+            reads: reads.len() as u64,
+        }
+    }
+
+    /// Whether it pays to put them together: they take several times the reads that they would take side by side, and not
+    /// just one or two more.
+    pub fn are_scattered(&self) -> bool {
+        let together = self.stored.div_ceil(128 << 10) + 1;
+        self.blocks >= LEAST && self.reads >= 4 && self.reads > 2 * together
+    }
+}
+
+/// Blocks of one layer that were read just now.
+#[derive(Debug)]
+pub struct Coalescing {
+    /// The layer, whose map has said where they are.
+    pub layer: u32,
+    /// The layer below the live one from which it was read: what is resolved from there is brought up to date.
+    pub top: Option<u32>,
+    /// First block.
+    pub first: u64,
+    /// Whole blocks.
+    pub data: Vec<u8>,
+    /// Packed entry of each.
+    pub seen: Vec<u64>,
+    /// The rules of the vDisk.
+    pub rules: Arc<Rules>,
+}
+
+/// Gathers what a scattered read decodes.
+#[derive(Debug)]
+pub struct Gather {
+    rules: Arc<Rules>,
+    top: Option<u32>,
+    parts: Vec<Coalescing>,
+}
+
+impl Gather {
+    /// Nothing yet.
+    pub fn new(rules: Arc<Rules>, top: Option<u32>) -> Self {
+        Self {
+            rules,
+            top,
+            parts: Vec::new(),
+        }
+    }
+
+    /// A run and its blocks.
+    pub fn add(&mut self, run: &Run, bytes: &[u8]) {
+        let entry = |n: u64| Entry::Stored {
+            at: run.at,
+            index: run.index + n as u8,
+        };
+        let seen = (0..run.blocks).map(|n| entry(n).pack());
+        match self.parts.last_mut() {
+            Some(last)
+                if last.layer == run.layer && last.first + last.seen.len() as u64 == run.first =>
+            {
+                last.data.extend_from_slice(bytes);
+                last.seen.extend(seen);
+            }
+            _ => self.parts.push(Coalescing {
+                layer: run.layer,
+                top: self.top,
+                first: run.first,
+                data: bytes.to_vec(),
+                seen: seen.collect(),
+                rules: Arc::clone(&self.rules),
+            }),
+        }
+    }
+}
+
+/// What waits to be coalesced.
+#[derive(Debug)]
+pub struct Spot {
+    waiting: Mutex<(VecDeque<Coalescing>, usize)>,
+    rate: u64,
+}
+
+impl Spot {
+    /// Nothing yet; `rate` bytes of blocks a second are coalesced at most. 0: none.
+    pub fn new(rate: u64) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            rate,
+        }
+    }
+
+    /// Whether so many bytes more may wait.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.rate > 0 && self.waiting.lock().1 + bytes as usize <= WAITING
+    }
+
+    /// Takes over what was gathered; pieces that are too short to gain anything are left out.
+    pub fn offer(&self, gathered: Gather) {
+        let mut waiting = self.waiting.lock();
+        for part in gathered.parts {
+            if part.seen.len() as u64 >= LEAST / 2 {
+                waiting.1 += part.data.len();
+                waiting.0.push_back(part);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Coalescing> {
+        let mut waiting = self.waiting.lock();
+        let next = waiting.0.pop_front()?;
+        waiting.1 -= next.data.len();
+        Some(next)
+    }
+
+    /// Coalesces what has waited longest; how long it may take at least, by the rate. `None`: nothing waits.
+    pub fn step(core: &Core, packer: &mut Packer) -> Result<Option<Duration>, StoreError> {
+        let Some(part) = core.spot.next() else {
+            return Ok(None);
+        };
+        let bytes = part.data.len() as u64;
+        coalesce(core, packer, part)?;
+        let rate = core.spot.rate.max(1);
+        Ok(Some(Duration::from_nanos(bytes * 1_000_000_000 / rate)))
+    }
+}
+
+/// Stores blocks anew, side by side.
+fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), StoreError> {
+    let traits = WriteTraits {
+        bytes: part.data.len() as u64,
+        sequential: true,
+        aligned: true,
+        tag: None,
+        age_secs: 0,
+        class: Class::Compressible,
+        // As a stream is stored that comes as fast as it can: quick to read at random as well.
+        cpu_headroom: 0,
+    };
+    let mut prepared = PreparedWrite::default();
+    let whole = 0..part.data.len();
+    packer.pack(
+        &part.rules,
+        &traits,
+        part.first,
+        &part.data,
+        whole,
+        &mut prepared,
+    );
+    for piece in &prepared.pieces {
+        // Zeroes that are stored stay where they are: what a block is must not change.
+        let Body::Extent { codec, crc, .. } = piece.body else {
+            continue;
+        };
+        let from = (piece.first - part.first) as usize;
+        let seen = part.seen.get(from..from + piece.blocks as usize);
+        let Some(seen) = seen.filter(|seen| several(seen)) else {
+            continue;
+        };
+        let payload = prepared.payload(piece, &part.data);
+        let header = RecordHeader {
+            kind: RecordKind::Extent,
+            flags: RecordFlags::default(),
+            codec,
+            layer: part.layer,
+            first: piece.first,
+            count: piece.blocks,
+            lsn: 0,
+            payload_len: payload.len() as u32,
+            raw_len: (piece.blocks as usize * BLOCK) as u32,
+            payload_crc: crc,
+            link: 0,
+        };
+        let Some(at) = relocate(core, &header, payload, seen)? else {
+            return Ok(());
+        };
+        let blocks = piece.blocks * BLOCK as u64;
+        core.counters.coalesced_bytes.fetch_add(blocks, Relaxed);
+        if let Some(top) = part.top {
+            follow(core, top, &header, at, seen);
+        }
+    }
+    Ok(())
+}
+
+/// Whether entries are of several extents: one alone is together already.
+fn several(seen: &[u64]) -> bool {
+    let place = |bits: &u64| match Entry::unpack(*bits) {
+        Ok(Entry::Stored { at, .. }) => Some(at),
+        _ => None,
+    };
+    let first = seen.first().and_then(place);
+    seen.iter().any(|bits| place(bits) != first)
+}
+
+/// What was resolved to the old places leads to the new one. It would do so anyway when the old segments are gone.
+fn follow(core: &Core, top: u32, header: &RecordHeader, at: Location, seen: &[u64]) {
+    let mut state = core.state.lock();
+    let number = header.first / NODE_SLOTS as u64;
+    let Some(known) = state.resolved.get(top, number) else {
+        return;
+    };
+    for (n, old) in (0..header.count).zip(seen) {
+        if known.get(header.first + n) == Some((header.layer, *old)) {
+            let new = Entry::Stored { at, index: n as u8 }.pack();
+            known.set(header.first + n, header.layer, new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(blocks: u64, stored: u64, reads: u64) -> Pieces {
+        Pieces {
+            blocks,
+            stored,
+            reads,
+        }
+    }
+
+    #[test]
+    fn only_what_would_take_fewer_reads_is_scattered() {
+        let kib = 1 << 10;
+        // 1 MiB at 2.0, as it was written: three reads; as random overwrites have left it: one for each block.
+        assert!(!pieces(256, 560 * kib, 3).are_scattered());
+        assert!(pieces(256, 560 * kib, 256).are_scattered());
+        assert!(pieces(16, 36 * kib, 12).are_scattered());
+        // Single blocks, or nothing that would get better.
+        assert!(!pieces(1, 3 * kib, 1).are_scattered());
+        assert!(!pieces(15, 36 * kib, 15).are_scattered());
+        assert!(!pieces(16, 36 * kib, 3).are_scattered());
+        assert!(!pieces(1024, 2200 * kib, 36).are_scattered());
+    }
+}

@@ -1,0 +1,231 @@
+//! Spot defragmentation: what a read finds scattered lies together afterwards, reads the same, and gives segments back.
+
+mod support;
+
+use block_store::check::{CheckOptions, check};
+use block_store::defrag::Spot;
+use block_store::write::Packer;
+use block_store::{Store, VDisk};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use support::{BLOCK, Client, Machine, content, step, vdisk};
+
+const BLOCKS: u64 = 1024;
+const SIZE: u64 = BLOCKS * BLOCK as u64;
+
+/// An order in which no two neighbours follow each other.
+fn scattered() -> impl Iterator<Item = u64> {
+    (0..BLOCKS).map(|n| n * 389 % BLOCKS)
+}
+
+fn overwrite(client: &mut Client, disk: &Arc<VDisk>, version: u64) {
+    for block in scattered() {
+        let bytes = content(version, block, 1);
+        client.write(disk, block * BLOCK as u64, &bytes).unwrap();
+    }
+}
+
+fn fill(m: &Machine) -> (Arc<Store>, Arc<VDisk>, Client) {
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    for first in (0..BLOCKS).step_by(64) {
+        let bytes = content(1, first, 64);
+        client.write(&disk, first * BLOCK as u64, &bytes).unwrap();
+    }
+    (store, disk, client)
+}
+
+/// Everything in the segments' files, so that reads have to fetch it.
+fn flush(client: &mut Client, disk: &Arc<VDisk>) {
+    client.flush(disk).unwrap();
+    while client.store.core().drain_step().unwrap() {}
+}
+
+fn coalesce(store: &Store) -> u64 {
+    let mut packer = Packer::new().unwrap();
+    store.core().allocate_ready().unwrap();
+    while Spot::step(store.core(), &mut packer).unwrap().is_some() {
+        store.core().allocate_ready().unwrap();
+    }
+    store.core().counters.coalesced_bytes.load(Relaxed)
+}
+
+/// Reads all of it, in large reads; how many reads that took of the disk.
+fn read_all(m: &Machine, client: &mut Client, disk: &Arc<VDisk>, version: u64) -> u64 {
+    let before = m.disk.counters().reads;
+    for first in (0..BLOCKS).step_by(128) {
+        let read = client
+            .read(disk, first * BLOCK as u64, 128 * BLOCK)
+            .unwrap();
+        assert!(read == content(version, first, 128), "blocks from {first}");
+    }
+    m.disk.counters().reads - before
+}
+
+fn assert_sound(m: &Machine) {
+    let options = CheckOptions {
+        decode: true,
+        ..CheckOptions::default()
+    };
+    let report = check(&m.disk, &options, &mut ()).unwrap();
+    assert_eq!(report.damage, 0, "{:#?}", report.findings);
+}
+
+#[test]
+fn what_a_read_finds_scattered_is_put_together() {
+    let mut m = Machine::new(1, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    flush(&mut client, &disk);
+    let fresh = read_all(&m, &mut client, &disk, 1);
+    assert_eq!(coalesce(&store), 0, "nothing is scattered");
+    overwrite(&mut client, &disk, 2);
+    flush(&mut client, &disk);
+    let scattered = read_all(&m, &mut client, &disk, 2);
+    assert!(
+        scattered > 8 * fresh,
+        "{scattered} reads, {fresh} when fresh"
+    );
+    assert_eq!(coalesce(&store), SIZE);
+    flush(&mut client, &disk);
+    let together = read_all(&m, &mut client, &disk, 2);
+    assert!(
+        together <= 2 * fresh,
+        "{together} reads, {fresh} when fresh"
+    );
+    assert_eq!(coalesce(&store), SIZE, "there is no end to it");
+    // Before a checkpoint it is as if nothing had happened.
+    drop((client, store, disk));
+    m.kill();
+    let store = m.open();
+    let (mut client, disk) = (Client::new(&store), store.vdisk("a").unwrap());
+    read_all(&m, &mut client, &disk, 2);
+    coalesce(&store);
+    store.checkpoint().unwrap();
+    flush(&mut client, &disk);
+    drop((client, store, disk));
+    m.power_loss();
+    let store = m.open();
+    let (mut client, disk) = (Client::new(&store), store.vdisk("a").unwrap());
+    let after = read_all(&m, &mut client, &disk, 2);
+    assert!(after <= 3 * fresh, "{after} reads after a crash");
+    store.shutdown().unwrap();
+    assert_sound(&m);
+}
+
+#[test]
+fn random_reads_coalesce_nothing() {
+    let m = Machine::new(2, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    overwrite(&mut client, &disk, 2);
+    flush(&mut client, &disk);
+    for block in scattered() {
+        client.read(&disk, block * BLOCK as u64, BLOCK).unwrap();
+    }
+    for first in (0..BLOCKS - 8).step_by(8) {
+        client.read(&disk, first * BLOCK as u64, 8 * BLOCK).unwrap();
+    }
+    assert_eq!(coalesce(&store), 0);
+}
+
+#[test]
+fn a_write_in_between_wins() {
+    let mut m = Machine::new(3, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    overwrite(&mut client, &disk, 2);
+    flush(&mut client, &disk);
+    let read = client.read(&disk, 0, 128 * BLOCK).unwrap();
+    assert!(read == content(2, 0, 128));
+    let newer = content(3, 40, 3);
+    client.write(&disk, 40 * BLOCK as u64, &newer).unwrap();
+    client
+        .discard(&disk, 60 * BLOCK as u64, 2 * BLOCK as u64)
+        .unwrap();
+    assert!(coalesce(&store) > 0);
+    let right = |client: &mut Client, disk: &Arc<VDisk>| {
+        let read = client.read(disk, 0, 128 * BLOCK).unwrap();
+        let mut want = content(2, 0, 128);
+        want[40 * BLOCK..43 * BLOCK].copy_from_slice(&newer);
+        want[60 * BLOCK..62 * BLOCK].fill(0);
+        assert!(read == want);
+    };
+    right(&mut client, &disk);
+    store.checkpoint().unwrap();
+    drop((client, store, disk));
+    m.kill();
+    let store = m.open();
+    let (mut client, disk) = (Client::new(&store), store.vdisk("a").unwrap());
+    right(&mut client, &disk);
+}
+
+/// Segments that hold what snapshots have left behind empty as it is touched, and go.
+#[test]
+fn what_deleted_snapshots_leave_behind_is_put_together_and_removed() {
+    let m = Machine::new(4, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    // Each snapshot keeps a few blocks of every 64 KiB.
+    for version in 2..=9 {
+        for block in scattered().filter(|b| b % 8 == version % 8) {
+            let bytes = content(version, block, 1);
+            client.write(&disk, block * BLOCK as u64, &bytes).unwrap();
+        }
+        store
+            .create_snapshot(&["a"], &format!("s{version}"))
+            .unwrap();
+    }
+    for version in 2..=9 {
+        store
+            .delete_snapshot("a", &format!("s{version}"), false)
+            .unwrap();
+    }
+    for _ in 0..40 {
+        step(&store, true);
+    }
+    assert_eq!(store.core().state.lock().catalogue.layers.len(), 1);
+    flush(&mut client, &disk);
+    let (before, segments) = (store.status().data_bytes, m.segments());
+    let all = |client: &mut Client| {
+        for first in (0..BLOCKS).step_by(128) {
+            let read = client
+                .read(&disk, first * BLOCK as u64, 128 * BLOCK)
+                .unwrap();
+            for (n, block) in (first..).zip(read.chunks_exact(BLOCK)) {
+                let version = if n % 8 < 2 { 8 + n % 8 } else { n % 8 };
+                assert!(block == content(version, n, 1), "block {n}");
+            }
+        }
+    };
+    all(&mut client);
+    assert!(coalesce(&store) > 0);
+    store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
+    let gone = segments
+        .iter()
+        .filter(|s| !m.segments().contains(s))
+        .count();
+    assert!(gone >= 4, "{gone} of {segments:?} are gone");
+    assert!(store.status().data_bytes < before);
+    all(&mut client);
+    store.shutdown().unwrap();
+    assert_sound(&m);
+}
+
+/// Through sealed layers: what snapshots read as does not change, and what was resolved leads to the new places.
+#[test]
+fn sealed_layers_are_coalesced_in_place() {
+    let m = Machine::new(5, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    overwrite(&mut client, &disk, 2);
+    store.create_snapshot(&["a"], "s").unwrap();
+    flush(&mut client, &disk);
+    let scattered = read_all(&m, &mut client, &disk, 2);
+    assert!(coalesce(&store) > 0);
+    flush(&mut client, &disk);
+    // The old places are there still, but nobody is led there.
+    let together = read_all(&m, &mut client, &disk, 2);
+    assert!(4 * together < scattered, "{together} of {scattered} reads");
+    overwrite(&mut client, &disk, 3);
+    let view = store.open_snapshot("a", "s").unwrap();
+    read_all(&m, &mut client, &view, 2);
+    read_all(&m, &mut client, &disk, 3);
+}
