@@ -113,6 +113,37 @@ fn what_a_read_finds_scattered_is_put_together() {
     assert_sound(&m);
 }
 
+/// More than what may wait at a time: the rest is remembered, and read again.
+#[test]
+fn what_there_is_no_room_for_comes_later() {
+    const SIZE: u64 = 20 << 20;
+    let m = Machine::with_segments(6, 1 << 30, 1 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    for version in 0..2 {
+        let blocks = SIZE / BLOCK as u64;
+        for n in 0..blocks {
+            let block = n * 389 % blocks;
+            let bytes = content(version, block, 1);
+            client.write(&disk, block * BLOCK as u64, &bytes).unwrap();
+        }
+    }
+    flush(&mut client, &disk);
+    for offset in (0..SIZE).step_by(1 << 20) {
+        client.read(&disk, offset, 1 << 20).unwrap();
+    }
+    assert_eq!(coalesce(&store), 8 << 20, "what may wait");
+    let mut again = None;
+    while let Some(range) = store.core().spot.next_later() {
+        store.read_again(&mut again, range);
+        coalesce(&store);
+    }
+    assert_eq!(coalesce(&store), SIZE);
+    let all = client.read(&disk, 0, SIZE as usize).unwrap();
+    assert!(all == content(1, 0, SIZE / BLOCK as u64));
+}
+
 #[test]
 fn random_reads_coalesce_nothing() {
     let m = Machine::new(2, 256 << 20);

@@ -9,7 +9,7 @@ mod dropped;
 mod relocate;
 mod spot;
 
-pub use spot::{Coalescing, Gather, Pieces, Spot};
+pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Content, choose_victim};
 use crate::core::Core;

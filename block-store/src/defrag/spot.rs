@@ -8,7 +8,8 @@
 //!
 //! A read is looked at when it asks for [`LEAST`] blocks and more: who reads single blocks at random has nothing of it
 //! that they lie together, and pays nothing. Its own work is a copy of what it has decoded. All else is done by a thread of its own, at a
-//! bounded rate and with a bounded number of bytes waiting: beyond that reads are not gathered at all.
+//! bounded rate and with a bounded number of bytes waiting. Beyond that only the range is remembered, and read again when
+//! nothing else waits.
 //!
 //! Blocks of one layer become extents of that layer, whether it is live or sealed; so what deleted snapshots have left behind
 //! is put together as it is touched, and its segments empty.
@@ -30,6 +31,9 @@ use std::time::Duration;
 pub const LEAST: u64 = 16;
 /// Bytes that wait to be coalesced, at most.
 const WAITING: usize = 8 << 20;
+
+/// Ranges that are remembered, at most: 16 GiB of reads of 1 MiB.
+const LATER: usize = 16 << 10;
 
 /// How scattered what a read asks for is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +141,19 @@ impl Gather {
 #[derive(Debug)]
 pub struct Spot {
     waiting: Mutex<(VecDeque<Coalescing>, usize)>,
+    later: Mutex<VecDeque<Later>>,
     rate: u64,
+}
+
+/// A scattered range for whose data there was no room: to be read again when nothing waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    /// Number of the vDisk.
+    pub vdisk: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
 }
 
 impl Spot {
@@ -145,6 +161,7 @@ impl Spot {
     pub fn new(rate: u64) -> Self {
         Self {
             waiting: Mutex::default(),
+            later: Mutex::default(),
             rate,
         }
     }
@@ -152,6 +169,20 @@ impl Spot {
     /// Whether so many bytes more may wait.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.rate > 0 && self.waiting.lock().1 + bytes as usize <= WAITING
+    }
+
+    /// Remembers a range for which there is no room now, unless there are too many.
+    pub fn note(&self, range: Later) {
+        let mut later = self.later.lock();
+        let fits = self.rate > 0 && range.len as usize <= WAITING / 2;
+        if fits && later.len() < LATER && later.back() != Some(&range) {
+            later.push_back(range);
+        }
+    }
+
+    /// The range that was remembered first.
+    pub fn next_later(&self) -> Option<Later> {
+        self.later.lock().pop_front()
     }
 
     /// Takes over what was gathered; pieces that are too short to gain anything are left out.

@@ -2,8 +2,9 @@
 //! steps are called one by one.
 
 use super::Store;
+use super::client::BlockClient;
 use crate::core::Core;
-use crate::defrag::Spot;
+use crate::defrag::{Later, Spot};
 use crate::error::StoreError;
 use crate::log::Gathering;
 use crate::snapshot::build_one;
@@ -21,6 +22,11 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// How often the host's CPU load is looked at, for the compression rules.
 const MEASURE: Duration = Duration::from_secs(1);
+
+/// How long it takes to see whether guests are busy.
+const GLANCE: Duration = Duration::from_millis(1);
+/// How long scattered ranges wait to be read again, one by one, while they are.
+const BESIDE_GUESTS: Duration = Duration::from_millis(100);
 
 /// Threads that pack large writes, at most.
 const MOST_PACKERS: usize = 4;
@@ -146,18 +152,30 @@ impl Store {
                 }
             }
         })?;
-        let core = Arc::clone(&self.core);
+        let (core, store) = (Arc::clone(&self.core), Arc::downgrade(self));
         let mut packer = Packer::new().map_err(StoreError::io("making a packer"))?;
         self.threads.spawn("firn-defrag", move |stop| {
-            let mut said = Said::default();
+            let (mut said, mut client) = (Said::default(), None);
             while !stop.load(SeqCst) {
                 core.defrag_bell.wait(None);
                 while !stop.load(SeqCst) {
                     let began = Instant::now();
                     match Spot::step(&core, &mut packer) {
                         Ok(Some(time)) => std::thread::sleep(time.saturating_sub(began.elapsed())),
-                        other => {
-                            said.outcome("spot defragmentation", other.map(drop));
+                        Ok(None) => match (core.spot.next_later(), store.upgrade()) {
+                            (Some(range), Some(store)) => {
+                                store.read_again(&mut client, range);
+                                // Beside guests that are busy it goes on slowly.
+                                let before = store.requests();
+                                std::thread::sleep(GLANCE);
+                                if store.requests() != before {
+                                    std::thread::sleep(BESIDE_GUESTS);
+                                }
+                            }
+                            _ => break,
+                        },
+                        Err(error) => {
+                            said.outcome("spot defragmentation", Err(error));
                             break;
                         }
                     }
@@ -208,6 +226,31 @@ impl Store {
         })?;
         self.core.reclaimed(segments);
         Ok(())
+    }
+
+    /// Reads a scattered range for whose data there was no room: the read hands it over to be coalesced. What can't be read now
+    /// stays as it is.
+    pub fn read_again(&self, client: &mut Option<BlockClient>, range: Later) {
+        let vdisks = self.vdisks();
+        let Some(vdisk) = vdisks.iter().find(|v| v.id() == range.vdisk) else {
+            return;
+        };
+        if client.is_none() {
+            *client = self.client().ok();
+        }
+        let mut bytes = vec![0; range.len as usize];
+        let read = client
+            .as_mut()
+            .map(|client| client.read(vdisk, range.offset, &mut bytes));
+        if read != Some(Ok(())) {
+            log::debug!("{range:?} of {} is not read again: {read:?}", vdisk.name());
+        }
+    }
+
+    /// Requests of all vDisks that have completed.
+    fn requests(&self) -> u64 {
+        let stats = self.vdisks().into_iter().map(|v| v.stats());
+        stats.map(|s| s.reads + s.writes + s.flushes).sum()
     }
 
     /// The parts, for whoever drives the store step by step.

@@ -2,7 +2,7 @@
 
 use super::Lane;
 use super::op::{Kind, Op};
-use crate::defrag::{Gather, Pieces};
+use crate::defrag::{Gather, Later, Pieces};
 use crate::error::RequestError;
 use crate::format::BLOCK;
 use crate::io::{PAGE, ReadDone};
@@ -145,16 +145,25 @@ impl<P: Payload> Lane<P> {
         result
     }
 
-    /// Whether the blocks that were read are to be coalesced.
+    /// Whether the blocks that were read are to be coalesced, now or later.
     fn gather(&self, op: &Op<P>, runs: &[Run]) -> Option<Gather> {
-        let scattered = op.kind == Kind::Read
-            && Pieces::of(runs, &op.parts.reads).are_scattered()
-            && self.core.spot.has_room(op.len);
-        scattered.then(|| {
-            let layers = &self.core.state.lock().catalogue.layers;
-            let top = layers.get(&op.vdisk.layer()).and_then(|l| l.parent);
-            Gather::new(op.vdisk.rules(), top)
-        })
+        if op.kind != Kind::Read || !Pieces::of(runs, &op.parts.reads).are_scattered() {
+            return None;
+        }
+        if !self.core.spot.has_room(op.len) {
+            // Of a snapshot's ranges nothing is remembered: its number is its vDisk's.
+            if !op.vdisk.read_only() {
+                self.core.spot.note(Later {
+                    vdisk: op.vdisk.id(),
+                    offset: op.offset,
+                    len: op.len,
+                });
+            }
+            return None;
+        }
+        let layers = &self.core.state.lock().catalogue.layers;
+        let top = layers.get(&op.vdisk.layer()).and_then(|l| l.parent);
+        Some(Gather::new(op.vdisk.rules(), top))
     }
 
     fn deliver_run(

@@ -10,6 +10,7 @@ mod charts;
 mod compare;
 mod contender;
 mod count;
+mod fragment;
 mod grow;
 mod load;
 mod publish;
@@ -101,6 +102,8 @@ enum What {
     Grow(grow::Options),
     /// Measure reads through many snapshots, beside a chain of qcow2 images, and what taking one costs.
     Snapshots(chain::Options),
+    /// Measure sequential reads after random overwrites, and again after one read and some idle time.
+    Fragment(fragment::Options),
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
     Restart {
         /// A directory to be created; removed at the end.
@@ -246,6 +249,7 @@ fn execute(what: What, results: &mut Results) -> Result<(), Box<dyn Error>> {
         What::Report { files, out } => publish::publish(&files, &out),
         What::Grow(options) => grow::grow(&options, results),
         What::Snapshots(options) => chain::chain(&options, results),
+        What::Fragment(options) => fragment::fragment(&options, results),
         What::Restart {
             dir,
             size_mib,
