@@ -22,7 +22,8 @@ pub struct Snapshot {
     pub created: u64,
     /// Who needs it: it can't be deleted before all of them have released it.
     pub holds: Vec<String>,
-    /// vDisks that lie over it, where there are several branches: by being cloned from it, or reverted to it.
+    /// What lies over it, where there are several branches: its clones, or, without any, the vDisk's own snapshots (`vdisk@name`)
+    /// that do so beside the live branch, since it was reverted.
     pub clones: Vec<String>,
 }
 

@@ -72,7 +72,9 @@ fn choose(snapshots: &[Snapshot], args: &DeleteSnapshotsArgs) -> Result<Vec<Choi
             )));
         }
         let branches = !snapshot.clones.is_empty();
-        let clones = snapshot.clones.iter().filter(|clone| *clone != vdisk);
+        // Branches of the vDisk itself are its own snapshots: web@monday.
+        let is_own = |name: &str| name.split_once('@').is_some_and(|(of, _)| of == vdisk);
+        let clones = snapshot.clones.iter().filter(|clone| !is_own(clone));
         let clones: Vec<&str> = clones.map(String::as_str).collect();
         if !clones.is_empty() && !args.defer {
             return Err(Failure::refused(format!(
@@ -167,8 +169,8 @@ mod tests {
     #[test]
     fn what_can_not_go_is_said_before_anything_goes() {
         let some = [
-            snapshot("a", &[], &["web", "test"]),
-            snapshot("b", &[], &["web"]),
+            snapshot("a", &[], &["test"]),
+            snapshot("b", &[], &["web@d"]),
             snapshot("c", &["dr", "backup"], &[]),
             snapshot("d", &[], &[]),
         ];
