@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_what_is_old_gives_way() {
-        let one = blocks([0..1]);
+        let one = blocks(std::iter::once(0..1));
         let mut presence = Presence::new(3 * one.memory());
         for layer in 1..=5 {
             assert_eq!(presence.of(layer), None);
@@ -349,7 +349,7 @@ mod tests {
         );
         presence.begin(2);
         presence.merge(1, 2);
-        presence.finish(2, blocks([10..12]));
+        presence.finish(2, blocks(std::iter::once(10..12)));
         assert!(presence.peek(2).is_none());
         presence.forget(1);
         assert_eq!(presence.size(), (0, 0));

@@ -60,31 +60,29 @@ impl Search {
         blocks: u64,
     ) -> Result<&[(u32, u64)], Blocked> {
         debug_assert!(first % NODE_SLOTS as u64 + blocks <= NODE_SLOTS as u64);
-        loop {
-            if let Some(descent) = &self.descent
-                && (state.map.moved(first, descent.since)
-                    || !state.catalogue.layers.contains_key(&descent.next))
-            {
-                self.descent = None;
-            }
-            let mut descent = match self.descent.take() {
-                Some(descent) => descent,
-                None => match self.begin(state, layer, first, blocks)? {
-                    Some(descent) => descent,
-                    None => return Ok(&self.found),
-                },
-            };
-            if let Err(by) = descend(state, &mut descent, &self.found, first) {
-                self.descent = Some(descent);
-                return Err(by);
-            }
-            // Whatever has moved away meanwhile does not verify, and is looked for again.
-            let complete = take_over(&mut self.found, &mut descent.known, first, |_| true);
-            let number = first / NODE_SLOTS as u64;
-            debug_assert!(complete, "a descent ends when all is known");
-            state.resolved.add(descent.top, number, descent.known);
-            return Ok(&self.found);
+        if let Some(descent) = &self.descent
+            && (state.map.moved(first, descent.since)
+                || !state.catalogue.layers.contains_key(&descent.next))
+        {
+            self.descent = None;
         }
+        let mut descent = match self.descent.take() {
+            Some(descent) => descent,
+            None => match self.begin(state, layer, first, blocks)? {
+                Some(descent) => descent,
+                None => return Ok(&self.found),
+            },
+        };
+        if let Err(by) = descend(state, &mut descent, &self.found, first) {
+            self.descent = Some(descent);
+            return Err(by);
+        }
+        // Whatever has moved away meanwhile does not verify, and is looked for again.
+        let complete = take_over(&mut self.found, &mut descent.known, first, |_| true);
+        let number = first / NODE_SLOTS as u64;
+        debug_assert!(complete, "a descent ends when all is known");
+        state.resolved.add(descent.top, number, descent.known);
+        Ok(&self.found)
     }
 
     /// Looks into the live layer, and at what is known of those below. `None`: that was all.
