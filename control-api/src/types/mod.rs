@@ -11,7 +11,7 @@ pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };
 pub use snapshot::{
-    CloneSnapshot, CreateSnapshot, CreatedSnapshot, RenameSnapshot, RevertVDisk, Reverted,
+    Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, RenameSnapshot, RevertVDisk, Reverted,
     Snapshot, SnapshotList,
 };
 pub use store::{Health, Recovery, StoreStatus};

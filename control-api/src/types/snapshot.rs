@@ -1,6 +1,6 @@
 //! Snapshots: what they are, how they are taken, kept and gone back to.
 
-use super::VDisk;
+use super::{ByteRange, VDisk};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -102,4 +102,14 @@ pub struct Reverted {
     /// The snapshot that keeps what it was before, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+}
+
+/// What has changed between two states of a vDisk: a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// Written, zeroed or discarded in between, in whole blocks of 4 KiB: ascending, apart from one another, within what was asked.
+    pub ranges: Vec<ByteRange>,
+    /// Ask on from here: the answer was cut to a bounded number of ranges or length. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }

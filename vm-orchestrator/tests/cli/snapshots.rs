@@ -215,6 +215,55 @@ fn a_clone_is_a_vdisk_of_its_own() {
 }
 
 #[test]
+fn what_has_changed_is_told_by_ranges() {
+    let host = Host::new();
+    host.ok("vdisk create web 64M");
+    host.ok("vdisk create db 64M");
+    host.write("web", &noise(7, MIB));
+    host.ok("snapshot create a web");
+    host.ok("snapshot create other db");
+    assert_eq!(
+        host.ok("snapshot diff web a"),
+        "nothing of vDisk web was written since snapshot a\n"
+    );
+    host.write("web", &noise(8, 8192));
+    host.ok("snapshot create b web");
+    host.write("web", &noise(9, 2 * MIB));
+    for line in ["a b", "b a"] {
+        let diff = host.json(&format!("snapshot diff web {line}"));
+        let ranges = serde_json::json!([{"offset": 0, "length": 8192}]);
+        assert_eq!(
+            (&diff["ranges"], &diff["changed_bytes"]),
+            (&ranges, &8192.into())
+        );
+    }
+    let since = host.json("snapshot diff web a");
+    assert_eq!(
+        (since["changed_bytes"].as_u64(), since.get("to")),
+        (Some(2 << 20), None)
+    );
+    let table = host.ok("snapshot diff web a b");
+    assert!(
+        table.contains("     0   8192  8.00 KiB\n8.00 KiB of vDisk web in 1 range"),
+        "{table}"
+    );
+    // What either branch has.
+    host.ok("vdisk revert web a --keep c");
+    assert_eq!(host.json("snapshot diff web b")["changed_bytes"], 8192);
+    assert_eq!(host.json("snapshot diff web c b")["changed_bytes"], 2 * MIB);
+    for (line, code, says) in [
+        ("web a a", 2, "compared with itself"),
+        ("web a x", 3, "firn snapshot list web"),
+        ("web x a", 3, "firn snapshot list web"),
+        ("web a other", 3, "no snapshot named \"other\""),
+        ("nobody a b", 3, "firn vdisk list"),
+        ("web a b/c", 2, "slash"),
+    ] {
+        host.refuses(&format!("snapshot diff {line}"), code, says);
+    }
+}
+
+#[test]
 fn bad_input_is_named_and_changes_nothing() {
     let host = Host::new();
     host.ok("vdisk create web 10G");
