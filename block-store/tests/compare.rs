@@ -175,6 +175,105 @@ fn random_history(seed: u64) {
     }
 }
 
+/// Upkeep until nothing is left to be done.
+fn settle(store: &Arc<Store>) {
+    for _ in 0..60 {
+        step(store, true);
+    }
+}
+
+/// Deleting a snapshot gives back what was said before.
+#[test]
+fn a_snapshot_costs_what_its_deletion_gives_back() {
+    let m = Machine::new(5, 256 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut write = |version: u64, first: u64, blocks: u64| {
+        let bytes = content(version, first, blocks);
+        client.write(&disk, first * BLOCK as u64, &bytes).unwrap();
+    };
+    let cost = |name: &str| {
+        let found = store.snapshot_usage(&state(&store, Some(name)), 0).unwrap();
+        assert_eq!(found.next, None);
+        found.usage
+    };
+    write(1, 0, 600);
+    store.create_snapshot(&["a"], "s").unwrap();
+    let s = cost("s");
+    let blocks = (s.data_blocks, s.zero_blocks, s.exclusive_blocks);
+    assert_eq!(blocks, (600, 0, 0));
+    assert!(s.stored_bytes > 0 && s.exclusive_bytes == 0, "{s:?}");
+    write(2, 100, 250);
+    // Not at rest: just written.
+    assert_eq!(cost("s").exclusive_blocks, 250);
+    store.create_snapshot(&["a"], "t").unwrap();
+    let mut other = Client::new(&store);
+    other.discard(&disk, 0, 120 * BLOCK as u64).unwrap();
+    assert_eq!(
+        cost("s").exclusive_blocks,
+        250,
+        "what hides t's hides none of s's"
+    );
+    assert_eq!(cost("t").exclusive_blocks, 20);
+    assert!(cost("t").exclusive_bytes > 0);
+    store.create_snapshot(&["a"], "u").unwrap();
+    let u = cost("u");
+    assert_eq!((u.data_blocks, u.zero_blocks, u.stored_bytes), (0, 120, 0));
+    // Two lie over t: nothing would come back.
+    store.revert_vdisk("a", "t", None).unwrap();
+    write(3, 340, 5);
+    assert_eq!(cost("t").exclusive_blocks, 0);
+    store.delete_snapshot("a", "u", false).unwrap();
+    assert_eq!(cost("t").exclusive_blocks, 5);
+    // The tip of a branch goes as a whole.
+    store.create_snapshot(&["a"], "v").unwrap();
+    write(4, 0, 9);
+    store.create_snapshot(&["a"], "w").unwrap();
+    store.revert_vdisk("a", "v", None).unwrap();
+    settle(&store);
+    let w = cost("w");
+    assert_eq!((w.exclusive_blocks, w.exclusive_bytes), (9, w.stored_bytes));
+    for (name, free) in [("w", 9), ("s", 250), ("t", 5)] {
+        let before = store.status().live_bytes;
+        assert_eq!(cost(name).exclusive_blocks, free, "{name}");
+        store.delete_snapshot("a", name, false).unwrap();
+        settle(&store);
+        let gone = before - store.status().live_bytes;
+        assert_eq!(gone / BLOCK as u64, free, "{name}");
+    }
+}
+
+/// Parts add up, and a presence map is told of when it is there.
+#[test]
+fn what_a_large_snapshot_costs_is_told_in_parts() {
+    const LEAF: u64 = 2 << 20;
+    let m = Machine::new(6, 512 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", 600 * LEAF);
+    let mut client = Client::new(&store);
+    for leaf in 0..600 {
+        let block = leaf * 512 + leaf % 500;
+        let bytes = content(1, block, 2);
+        client.write(&disk, block * BLOCK as u64, &bytes).unwrap();
+    }
+    store.create_snapshot(&["a"], "s").unwrap();
+    client.discard(&disk, 0, 300 * LEAF).unwrap();
+    let s = state(&store, Some("s"));
+    let first = store.snapshot_usage(&s, 0).unwrap();
+    let blocks = (first.usage.data_blocks, first.usage.exclusive_blocks);
+    assert_eq!(blocks, (1024, 600));
+    assert_eq!((first.next, first.presence_map), (Some(512 * LEAF), None));
+    client.read(&disk, 599 * LEAF, BLOCK).unwrap();
+    while block_store::snapshot::build_one(store.core(), &|| true).unwrap() {}
+    let second = store.snapshot_usage(&s, 512 * LEAF).unwrap();
+    assert_eq!((second.usage.data_blocks, second.next), (176, None));
+    let map = second.presence_map.unwrap();
+    assert!(map.blocks == 1200 && map.bytes > 1200, "{map:?}");
+    let past = store.snapshot_usage(&s, u64::MAX).unwrap();
+    assert_eq!((past.usage.data_blocks, past.next), (0, None));
+}
+
 /// Answers are bounded, and ranges go on from one to the next.
 #[test]
 fn many_ranges_come_in_pages() {

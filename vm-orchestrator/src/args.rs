@@ -294,8 +294,8 @@ pub enum SnapshotCommand {
     /// List all snapshots, or those of a vDisk
     #[command(visible_alias = "ls")]
     List(ListSnapshotsArgs),
-    /// Show one snapshot
-    Show(SnapshotArg),
+    /// Show one snapshot: what it is, what it costs, what deleting it would give back
+    Show(ShowSnapshotArgs),
     /// Tell which ranges of a vDisk have changed between two snapshots of it, or since one
     Diff(DiffArgs),
     /// Delete snapshots; their space is given back in the background
@@ -336,6 +336,17 @@ pub struct SnapshotArg {
     /// The snapshot
     #[arg(value_parser = parse_snapshot_name)]
     pub name: String,
+}
+
+/// `firn snapshot show`.
+#[derive(Debug, clap::Args)]
+pub struct ShowSnapshotArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Tell also of the presence map of its layer
+    #[arg(long)]
+    pub maps: bool,
 }
 
 /// `firn snapshot diff`.
@@ -517,6 +528,7 @@ mod tests {
             "firn snapshot ls",
             "firn snapshot list web",
             "firn snapshot show web monday",
+            "firn snapshot show web monday --maps",
             "firn snapshot diff web monday",
             "firn snapshot diff web monday tuesday --json",
             "firn snapshot delete web monday tuesday --defer",

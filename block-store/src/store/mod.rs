@@ -12,7 +12,7 @@ mod threads;
 mod vdisk;
 
 pub use client::BlockClient;
-pub use compare::Changed;
+pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };

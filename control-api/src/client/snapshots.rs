@@ -141,6 +141,17 @@ impl Client {
         self.get(&path).await
     }
 
+    /// What a snapshot costs, from `offset` on; see [`SnapshotUsage::next`].
+    pub async fn snapshot_usage(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        offset: u64,
+    ) -> Result<SnapshotUsage, ClientError> {
+        let path = snapshot_path(vdisk, name, &format!("/usage?offset={offset}"))?;
+        self.get(&path).await
+    }
+
     /// `length` bytes (at most [`crate::DATA_MAX`]) of a snapshot.
     pub async fn read_snapshot(
         &mut self,

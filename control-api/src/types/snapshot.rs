@@ -113,3 +113,33 @@ pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
+
+/// What a snapshot costs: a part of it. The counts of all parts add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotUsage {
+    /// Blocks of 4 KiB that its own layer has data for: written since the snapshot before, and not written again until it was taken.
+    pub data_blocks: u64,
+    /// Blocks that its layer has as zeroes.
+    pub zero_blocks: u64,
+    /// Bytes that the data takes in segments. What overwritten blocks of an extent take counts with those that are left of it.
+    pub stored_bytes: u64,
+    /// Blocks of data that deleting the snapshot would give back: nobody else reads them.
+    pub exclusive_blocks: u64,
+    /// Their share of `stored_bytes`.
+    pub exclusive_bytes: u64,
+    /// The presence map of its layer, if there is one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_map: Option<PresenceMap>,
+    /// Ask on from here: the answer was cut to a bounded part of the block map. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A presence map, in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PresenceMap {
+    /// Blocks that its layer has data or zeroes for.
+    pub blocks: u64,
+    /// Bytes of memory that it takes.
+    pub bytes: u64,
+}

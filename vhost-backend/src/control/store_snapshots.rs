@@ -203,6 +203,11 @@ impl SnapshotReader for StoreReader {
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
         self.inner.read(&self.view, offset, length)
     }
+
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError> {
+        let usage = self.inner.store.snapshot_usage(&self.view, offset);
+        translate(&usage.map_err(store_error)?)
+    }
 }
 
 /// Two states that are being compared.

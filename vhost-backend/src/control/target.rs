@@ -86,6 +86,8 @@ pub trait SnapshotReader: Send + Sync {
     fn allocated(&self, offset: u64) -> Result<Allocated, ApiError>;
     /// `length` bytes of it, at most [`control_api::DATA_MAX`].
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError>;
+    /// What it costs from `offset` on: a bounded part of the answer, see [`SnapshotUsage::next`].
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError>;
 }
 
 /// Two states of a vDisk that are being compared: those that are snapshots stay until this is dropped, whatever becomes of their names.

@@ -207,4 +207,14 @@ impl SnapshotReader for Copy {
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
         Ok(read(&self.data, offset, length))
     }
+
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError> {
+        let Allocated { ranges, next } = first_range(&self.data, offset);
+        let blocks = |range: &ByteRange| range.length.div_ceil(4096);
+        Ok(SnapshotUsage {
+            data_blocks: ranges.iter().map(blocks).sum(),
+            next,
+            ..SnapshotUsage::default()
+        })
+    }
 }

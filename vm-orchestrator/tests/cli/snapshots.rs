@@ -264,6 +264,35 @@ fn what_has_changed_is_told_by_ranges() {
 }
 
 #[test]
+fn what_a_snapshot_costs_is_shown() {
+    let host = Host::new();
+    host.ok("vdisk create web 64M");
+    host.write("web", &noise(10, MIB));
+    host.ok("snapshot create s web");
+    let shown = host.ok("snapshot show web s");
+    assert!(shown.contains("its own   1.00 MiB in "), "{shown}");
+    assert!(
+        shown.contains("deleting  gives back 0 B: 0 B that"),
+        "{shown}"
+    );
+    assert!(!shown.contains("map "), "{shown}");
+    host.write("web", &noise(11, MIB / 4));
+    let shown = host.json("snapshot show web s");
+    let usage = &shown["usage"];
+    assert_eq!(
+        (text(&shown["name"]), &usage["data_blocks"]),
+        ("s", &256.into())
+    );
+    assert_eq!(usage["exclusive_blocks"], 64);
+    assert!(usage["exclusive_bytes"].as_u64() >= Some(MIB as u64 / 4));
+    assert!(shown.get("presence_map").is_none());
+    let shown = host.json("snapshot show web s --maps");
+    assert_eq!(shown["presence_map"], Value::Null);
+    let shown = host.ok("snapshot show web s --maps");
+    assert!(shown.contains("map       none"), "{shown}");
+}
+
+#[test]
 fn bad_input_is_named_and_changes_nothing() {
     let host = Host::new();
     host.ok("vdisk create web 10G");

@@ -124,6 +124,34 @@ pub async fn changes(
     Ok(Json(changes.await?))
 }
 
+/// Where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct From {
+    /// First byte of interest, rounded down to 2 MiB; 0 without it.
+    #[serde(default)]
+    offset: u64,
+}
+
+/// What a snapshot costs, and what deleting it would give back. Reads the block map of its layer, and of the one over it. Answers
+/// are bounded: ask on from `next` until it is absent, and add up.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}/usage", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), From),
+    responses((status = 200, body = SnapshotUsage), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn usage(
+    State(target): State<Target>,
+    Extension(session): Extension<Arc<Session>>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(from): Query<From>,
+) -> Result<Json<SnapshotUsage>, Failure> {
+    let usage = blocking(move || {
+        let opened = target.open_snapshot(&vdisk, &snapshot);
+        let reader = session.reader(&vdisk, &snapshot, opened)?;
+        reader.usage(from.offset)
+    });
+    Ok(Json(usage.await?))
+}
+
 /// Gives a snapshot another name.
 #[utoipa::path(post, path = "/v1/vdisks/{name}/snapshots/{snapshot}/rename", tag = "snapshots",
     params(("name" = String, Path), ("snapshot" = String, Path)), request_body = RenameSnapshot,

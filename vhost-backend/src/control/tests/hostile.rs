@@ -75,6 +75,11 @@ fn every_refusal_is_an_api_error() {
             404,
             request("GET /v1/vdisks/a/snapshots/s/changes?to=t", "", ""),
         ),
+        (404, request("GET /v1/vdisks/a/snapshots/s/usage", "", "")),
+        (
+            400,
+            request("GET /v1/vdisks/a/snapshots/s/usage?from=0", "", ""),
+        ),
         (
             400,
             request(
@@ -285,5 +290,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 33);
+    assert_eq!(count, 34);
 }

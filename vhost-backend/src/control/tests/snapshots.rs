@@ -274,6 +274,30 @@ async fn changes_are_told_from_either_side() {
     }
 }
 
+#[tokio::test]
+async fn what_a_snapshot_costs() {
+    let served = Served::new();
+    let mut client = served.client().await;
+    client.create(&create("web", 8 * MIB)).await.unwrap();
+    served.write("web", 0, MIB, 1);
+    client.create_snapshot(&group("s", &["web"])).await.unwrap();
+    let usage = client.snapshot_usage("web", "s", 0).await.unwrap();
+    assert_eq!((usage.data_blocks, usage.exclusive_blocks), (256, 0));
+    assert!(
+        usage.stored_bytes > 0 && usage.stored_bytes < MIB,
+        "{usage:?}"
+    );
+    served.write("web", 0, MIB / 2, 2);
+    let usage = client.snapshot_usage("web", "s", 0).await.unwrap();
+    assert_eq!((usage.data_blocks, usage.exclusive_blocks), (256, 128));
+    assert!(usage.exclusive_bytes > 0 && usage.exclusive_bytes < usage.stored_bytes);
+    assert_eq!(usage.next, None);
+    let behind = client.snapshot_usage("web", "s", 2 * MIB).await.unwrap();
+    assert_eq!(behind.data_blocks, 0);
+    let unknown = client.snapshot_usage("web", "t", 0).await;
+    refused(unknown, ErrorKind::NotFound, &["firn snapshot list web"]);
+}
+
 /// A comparison is many requests: it must not end as one of other snapshots, nor fail because somebody tidies up.
 #[tokio::test]
 async fn what_a_connection_compares_stays_what_it_is() {
