@@ -52,6 +52,10 @@ fn snapshots_are_taken_looked_at_and_deleted() {
         host.ok(&format!("vdisk create {name} 10G"));
     }
     assert!(host.ok("snapshot list web").contains("create NAME web"));
+    assert!(
+        host.ok("store status")
+            .contains("snapshots    0, in 2 layers\n")
+    );
     let made = host.json("snapshot create monday web db");
     assert_eq!(made["vdisks"], serde_json::json!(["web", "db"]));
     let stall = made["stall_microseconds"].as_u64().unwrap();
@@ -59,6 +63,11 @@ fn snapshots_are_taken_looked_at_and_deleted() {
     let said = host.ok("snapshot create tuesday web");
     assert!(said.starts_with("snapshot tuesday of vDisk web: durable after "));
     assert!(said.contains("guests were held up for"), "{said}");
+    let status = &host.json("store status")["store"];
+    assert_eq!(
+        (&status["snapshots"], &status["layers"]),
+        (&3.into(), &5.into())
+    );
     let all = ["web@monday", "db@monday", "web@tuesday"];
     assert_eq!(host.snapshots(""), all);
     assert_eq!(host.snapshots("web"), ["web@monday", "web@tuesday"]);
