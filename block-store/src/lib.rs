@@ -40,6 +40,6 @@ pub use error::{RequestError, StoreError};
 pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Command, Created, Cut, Done, InitOptions, Lane, OnFull, OpenConfig,
-    SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
+    OpenConfig, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
 };

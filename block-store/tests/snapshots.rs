@@ -468,8 +468,12 @@ fn resolved_leaves_follow_what_moves() {
         snapshots.insert(name, live.clone());
     }
     verify_all(&store, &live, &snapshots, "resolved");
-    let known = store.core().state.lock().resolved.len();
+    let status = store.status();
+    let known = status.resolved_leaves;
     assert!(known >= 3 * 6, "{known} leaves are resolved");
+    assert_eq!((status.snapshots, status.layers), (6, 7));
+    let each = block_store::map::RESOLVED_MEMORY as u64;
+    assert_eq!(status.resolved_memory_bytes, known * each);
     // All segments are rewritten, as far as they are alive, and removed.
     let before = m.segments();
     for _ in 0..20 {
@@ -523,7 +527,8 @@ fn presence_maps_are_built_lazily_and_spare_reads() {
             costs.push(m.disk.counters().reads - before);
             while block_store::snapshot::build_one(store.core(), &|| true).unwrap() {}
         }
-        let maps = store.core().state.lock().presence.size();
+        let status = store.status();
+        let maps = (status.presence_maps, status.presence_memory_bytes);
         store.shutdown().unwrap();
         (costs, maps)
     };
@@ -533,11 +538,7 @@ fn presence_maps_are_built_lazily_and_spare_reads() {
         costs[0] > 2 * LAYERS,
         "the first read looks into all maps: {costs:?}"
     );
-    assert_eq!(
-        maps as u64,
-        LAYERS - 2,
-        "one for each layer that was passed"
-    );
+    assert_eq!(maps, LAYERS - 2, "one for each layer that was passed");
     assert!(bytes < 40 * 1024, "{bytes}");
     assert!(costs[1] <= 2, "{costs:?}");
     // Another leaf of the map: only of the lowest layer's there is something to be read.

@@ -20,7 +20,7 @@ thread_local! {
     static RUNTIME: RefCell<Runtime> = RefCell::new(Builder::new_current_thread().build().expect("a runtime"));
 }
 
-const PATHS: [&str; 28] = [
+const PATHS: [&str; 30] = [
     "/v1/health",
     "/v1/openapi.json",
     "/v1/store",
@@ -48,6 +48,8 @@ const PATHS: [&str; 28] = [
     "/v1/vdisks/a/snapshots/s/holds/",
     "/v1/vdisks/a/snapshots/s/data?offset=0&length=512",
     "/v1/vdisks/a/snapshots/s/allocated?offset=",
+    "/v1/vdisks/a/snapshots/s/changes?to=t&offset=",
+    "/v1/vdisks/a/snapshots/s/usage?offset=",
     "/v1/vdisks/a/revert",
 ];
 const METHODS: [Method; 5] = [
@@ -80,6 +82,8 @@ fn types(bytes: &[u8]) {
     type_of::<RevertVDisk>(bytes);
     type_of::<Reverted>(bytes);
     type_of::<SnapshotList>(bytes);
+    type_of::<Changes>(bytes);
+    type_of::<SnapshotUsage>(bytes);
     type_of::<ApiError>(bytes);
     type_of::<VDisk>(bytes);
     type_of::<VDiskList>(bytes);

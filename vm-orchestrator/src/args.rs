@@ -66,7 +66,7 @@ pub enum Command {
     /// vDisks: create, look at, resize, delete, import, export, revert, clone
     #[command(subcommand)]
     Vdisk(VdiskCommand),
-    /// Snapshots of vDisks: take, look at, hold, delete
+    /// Snapshots of vDisks: take, look at, compare, hold, delete
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
     /// Compression rules: look at, change, try out
@@ -294,8 +294,10 @@ pub enum SnapshotCommand {
     /// List all snapshots, or those of a vDisk
     #[command(visible_alias = "ls")]
     List(ListSnapshotsArgs),
-    /// Show one snapshot
-    Show(SnapshotArg),
+    /// Show one snapshot: what it is, what it costs, what deleting it would give back
+    Show(ShowSnapshotArgs),
+    /// Tell which ranges of a vDisk have changed between two snapshots of it, or since one
+    Diff(DiffArgs),
     /// Delete snapshots; their space is given back in the background
     Delete(DeleteSnapshotsArgs),
     /// Give a snapshot another name
@@ -334,6 +336,28 @@ pub struct SnapshotArg {
     /// The snapshot
     #[arg(value_parser = parse_snapshot_name)]
     pub name: String,
+}
+
+/// `firn snapshot show`.
+#[derive(Debug, clap::Args)]
+pub struct ShowSnapshotArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Tell also of the presence map of its layer
+    #[arg(long)]
+    pub maps: bool,
+}
+
+/// `firn snapshot diff`.
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub which: SnapshotArg,
+    /// Another snapshot of the vDisk, older or younger; the present without it
+    #[arg(value_parser = parse_snapshot_name)]
+    pub other: Option<String>,
 }
 
 /// `firn snapshot delete`.
@@ -504,6 +528,9 @@ mod tests {
             "firn snapshot ls",
             "firn snapshot list web",
             "firn snapshot show web monday",
+            "firn snapshot show web monday --maps",
+            "firn snapshot diff web monday",
+            "firn snapshot diff web monday tuesday --json",
             "firn snapshot delete web monday tuesday --defer",
             "firn snapshot delete web --all",
             "firn snapshot rename web monday first",
@@ -541,6 +568,8 @@ mod tests {
             ("firn vdisk clone web s control", "taken by the backend"),
             ("firn snapshot create monday", "<VDISK>"),
             ("firn snapshot create a/b web", "slash"),
+            ("firn snapshot diff web", "<NAME>"),
+            ("firn snapshot diff web a .b", "starts with"),
             ("firn snapshot delete web", "<NAME>"),
             ("firn snapshot delete web s --all", "--all"),
             ("firn snapshot hold web s", "<HOLDER>"),

@@ -11,6 +11,7 @@
 use crate::format::{MAX_BLOCKS, NODE_SLOTS};
 use roaring::RoaringBitmap;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Which blocks a layer has entries for; zeroes and discarded blocks count.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,6 +81,21 @@ impl Blocks {
         })
     }
 
+    /// The runs of blocks from `first` on, in order, each at most to the border of a part of 2^32 blocks.
+    pub fn runs_from(&self, first: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+        let (part, low) = split(first);
+        let later = (0u64..).zip(&self.parts).skip(part);
+        later.flat_map(move |(n, bitmap)| {
+            let from = if n == part as u64 { low } else { 0 };
+            let mut blocks = bitmap.range(from..);
+            std::iter::from_fn(move || {
+                let run = blocks.next_range()?;
+                let base = n << 32;
+                Some(base | u64::from(*run.start())..(base | u64::from(*run.end())) + 1)
+            })
+        })
+    }
+
     /// How many there are.
     pub fn len(&self) -> u64 {
         self.parts.iter().map(RoaringBitmap::len).sum()
@@ -108,7 +124,7 @@ impl Blocks {
 
 #[derive(Debug)]
 struct Held {
-    blocks: Blocks,
+    blocks: Arc<Blocks>,
     bytes: usize,
     /// Age at which it was last used.
     used: u64,
@@ -162,9 +178,16 @@ impl Presence {
         self.bytes < self.budget || self.maps.values().any(old)
     }
 
+    /// The map of a layer as it is now, for who looks at all of it: not under the lock.
+    pub fn share(&self, layer: u32) -> Option<Arc<Blocks>> {
+        self.maps.get(&layer).map(|held| Arc::clone(&held.blocks))
+    }
+
     /// The map of a layer, to be looked at; blocks and bytes.
     pub fn peek(&self, layer: u32) -> Option<(&Blocks, usize)> {
-        self.maps.get(&layer).map(|held| (&held.blocks, held.bytes))
+        self.maps
+            .get(&layer)
+            .map(|held| (&*held.blocks, held.bytes))
     }
 
     /// Whether maps are wanted.
@@ -208,7 +231,7 @@ impl Presence {
         self.maps.insert(
             layer,
             Held {
-                blocks,
+                blocks: Arc::new(blocks),
                 bytes,
                 used,
             },
@@ -228,10 +251,10 @@ impl Presence {
 
     /// Entries of `from` will move to `to`.
     pub fn merge(&mut self, from: u32, to: u32) {
-        let theirs = self.maps.get(&from).map(|held| held.blocks.clone());
+        let theirs = self.share(from);
         match (theirs, self.maps.get_mut(&to)) {
             (Some(theirs), Some(held)) => {
-                held.blocks.insert_all(&theirs);
+                Arc::make_mut(&mut held.blocks).insert_all(&theirs);
                 let bytes = held.blocks.memory();
                 self.bytes = self.bytes + bytes - held.bytes;
                 held.bytes = bytes;
@@ -294,6 +317,8 @@ mod tests {
             prop_assert_eq!(&runs, &all);
             for block in ranges.iter().flat_map(|r| [r.start.saturating_sub(1), r.start, r.end - 1, r.end]) {
                 prop_assert_eq!(map.contains(block), all.contains(&block));
+                let later: Vec<u64> = map.runs_from(block).flatten().collect();
+                prop_assert!(all.range(block..).eq(&later));
                 let leaf = block / 512;
                 let there: Vec<u64> = map.of_leaf(leaf).collect();
                 let want: Vec<u64> = all.range(leaf * 512..(leaf + 1) * 512).copied().collect();

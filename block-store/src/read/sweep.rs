@@ -1,4 +1,4 @@
-//! Reading the whole map of a sealed layer, past the cache: in the order in which it lies on the disk, many nodes at a time.
+//! Reading the map of a sealed layer, or a part of it, past the cache: in the order in which it lies on the disk, many nodes at a time.
 
 use super::NodeRead;
 use crate::core::Core;
@@ -6,7 +6,7 @@ use crate::error::StoreError;
 use crate::format::{Entry, FormatError, NODE_SLOTS};
 use crate::io::AlignedBuf;
 use crate::map::{Missing, NodeKey, ROOT_LEVEL, Slots};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Longest single read in bytes.
 const MAX_READ: usize = 1 << 20;
@@ -22,58 +22,83 @@ pub enum Sweep<'a> {
     Zeroes(Range<u64>),
 }
 
-/// Shows all that a layer's map holds, in order of address. `false`: the layer is not at rest (gone, being written, or its nodes moved
-/// away just now); another time.
-pub fn sweep(core: &Core, layer: u32, mut show: impl FnMut(Sweep<'_>)) -> Result<bool, StoreError> {
+/// Shows what a layer's map holds within a range of blocks, in order of address, until it is told to stop. Leaves are shown whole.
+/// `false`: the layer is not at rest (gone, being written, or its nodes moved away just now); another time, from where it has got to.
+pub fn sweep(
+    core: &Core,
+    layer: u32,
+    within: &Range<u64>,
+    mut show: impl FnMut(Sweep<'_>) -> ControlFlow<()>,
+) -> Result<bool, StoreError> {
     let root = {
         let state = core.state.lock();
         let known = state.catalogue.layers.contains_key(&layer);
         known.then(|| state.map.settled_root(layer)).flatten()
     };
-    match root {
-        Some(root) => below(
-            core,
-            vec![(NodeKey::new(layer, ROOT_LEVEL, 0), root)],
-            &mut show,
-        ),
-        None => Ok(false),
-    }
+    let Some(root) = root else {
+        return Ok(false);
+    };
+    let root = vec![(NodeKey::new(layer, ROOT_LEVEL, 0), root)];
+    let ended = below(core, root, within, &mut show)?;
+    Ok(ended != ControlFlow::Break(End::Moved))
+}
+
+/// Why a sweep ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody wants more.
+    Told,
+    /// A segment is gone.
+    Moved,
 }
 
 /// The nodes with these packed entries, all of one level, and all below them.
 fn below(
     core: &Core,
     nodes: Vec<(NodeKey, u64)>,
-    show: &mut dyn FnMut(Sweep<'_>),
-) -> Result<bool, StoreError> {
+    within: &Range<u64>,
+    show: &mut dyn FnMut(Sweep<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<End>, StoreError> {
     let Some(plans) = plan(core, nodes) else {
-        return Ok(false);
+        return Ok(ControlFlow::Break(End::Moved));
     };
     for (key, slots) in read(core, &plans)? {
         if key.level() == 0 {
-            show(Sweep::Leaf(key.number() * NODE_SLOTS as u64, &slots));
+            let leaf = Sweep::Leaf(key.number() * NODE_SLOTS as u64, &slots);
+            if show(leaf).is_break() {
+                return Ok(ControlFlow::Break(End::Told));
+            }
             continue;
         }
         let span = NodeKey::blocks_per_slot(key.level());
         let mut children = Vec::new();
         for (n, bits) in (0..).zip(slots.iter()) {
+            let first = (key.number() * NODE_SLOTS as u64 + n) * span;
+            let part = first.max(within.start)..(first + span).min(within.end);
+            if part.is_empty() {
+                continue;
+            }
             match (Entry::unpack(*bits), key.child(n)) {
                 (Ok(Entry::Stored { .. }), Some(child)) => children.push((child, *bits)),
                 (Ok(Entry::Zero), _) => {
-                    if !below(core, std::mem::take(&mut children), show)? {
-                        return Ok(false);
+                    let before = std::mem::take(&mut children);
+                    let ended = below(core, before, within, show)?;
+                    if ended.is_break() {
+                        return Ok(ended);
                     }
-                    let first = (key.number() * NODE_SLOTS as u64 + n) * span;
-                    show(Sweep::Zeroes(first..first + span));
+                    if show(Sweep::Zeroes(part)).is_break() {
+                        return Ok(ControlFlow::Break(End::Told));
+                    }
                 }
                 _ => {}
             }
         }
-        if !below(core, children, show)? {
-            return Ok(false);
+        let ended = below(core, children, within, show)?;
+        if ended.is_break() {
+            return Ok(ended);
         }
     }
-    Ok(true)
+    Ok(ControlFlow::Continue(()))
 }
 
 /// `None`: a segment is gone.

@@ -3,15 +3,16 @@
 //! Where many layers in a row are without one, all of them are swept from the top down, and what is seen of their entries on the
 //! way resolves leaves too: one pass over the maps as they lie on the disk, where searches would read node by node.
 
+use super::entries::runs_of;
 use super::tree::{ancestors, top_of_row};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{Entry, NODE_SLOTS};
+use crate::format::{Entry, MAX_BLOCKS, NODE_SLOTS};
 use crate::map::{Blocks, Open, ResolvedLeaf};
 use crate::read::{Sweep, sweep};
 use crate::state::State;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Layers in a row that want maps from which on all that lies below is swept.
 const MANY: usize = 8;
@@ -79,22 +80,10 @@ pub fn blocks_of(
     show: &mut dyn FnMut(&Sweep<'_>),
 ) -> Result<Option<Blocks>, StoreError> {
     let mut blocks = Blocks::default();
-    let all = sweep(core, layer, |found| {
+    let all = sweep(core, layer, &(0..MAX_BLOCKS), |found| {
         show(&found);
-        match found {
-            Sweep::Zeroes(range) => blocks.insert(range),
-            Sweep::Leaf(first, slots) => {
-                let mut at = 0;
-                while let Some(rest) = slots.get(at..).filter(|r| !r.is_empty()) {
-                    let absent = rest.iter().take_while(|bits| **bits == 0).count();
-                    let rest = rest.iter().skip(absent);
-                    let there = rest.take_while(|bits| **bits != 0).count();
-                    let from = first + (at + absent) as u64;
-                    blocks.insert(from..from + there as u64);
-                    at += absent + there;
-                }
-            }
-        }
+        runs_of(&found).for_each(|run| blocks.insert(run));
+        ControlFlow::Continue(())
     })?;
     Ok(all.then_some(blocks))
 }

@@ -91,6 +91,63 @@ pub fn ancestors(catalogue: &Catalogue, layer: u32) -> impl Iterator<Item = u32>
     .map(|l| l.id)
 }
 
+/// Layers that a vDisk or a snapshot reads: its own and all below. The others are on their way out.
+pub fn read_layers(catalogue: &Catalogue) -> HashSet<u32> {
+    let live = catalogue.vdisks.iter().map(|v| v.layer);
+    let named = catalogue.snapshots.iter().map(|s| s.layer);
+    let mut read = HashSet::new();
+    for tip in live.chain(named) {
+        // Below one that is known all are.
+        for layer in ancestors(catalogue, tip) {
+            if !read.insert(layer) {
+                break;
+            }
+        }
+    }
+    read
+}
+
+/// What lies over a layer, as far as it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Above {
+    /// Nothing: it is the tip of a branch.
+    Nothing,
+    /// One layer, which it would be merged into.
+    One(u32),
+    /// Several: it stays until one is left.
+    Several,
+}
+
+/// What lies over a layer.
+pub fn above(catalogue: &Catalogue, layer: u32) -> Above {
+    let over = Over::of(catalogue);
+    let read = read_layers(catalogue);
+    let mut children = over.layers(layer).iter().filter(|l| read.contains(l));
+    match (children.next(), children.next()) {
+        (None, _) => Above::Nothing,
+        (Some(one), None) => Above::One(*one),
+        _ => Above::Several,
+    }
+}
+
+/// The layers that one of two states (by their highest layers) reads and the other does not; and the one where their ways
+/// down meet, if they do.
+pub fn differing(catalogue: &Catalogue, a: u32, b: u32) -> (Vec<u32>, Option<u32>) {
+    let (ours, theirs): (Vec<u32>, Vec<u32>) = (
+        ancestors(catalogue, a).collect(),
+        ancestors(catalogue, b).collect(),
+    );
+    // What both read is the lower end of both.
+    let pairs = ours.iter().rev().zip(theirs.iter().rev());
+    let common = pairs.take_while(|(a, b)| a == b).count();
+    let above = |all: &[u32]| all.len().saturating_sub(common);
+    let meet = ours.get(above(&ours)).copied();
+    let mut layers = ours;
+    layers.truncate(above(&layers));
+    layers.extend(theirs.iter().take(above(&theirs)));
+    (layers, meet)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +239,30 @@ mod tests {
     fn a_branch_is_dropped_from_its_tip() {
         assert_eq!(task(&CHAIN, &[], &[2]), Some(Task::Drop { layer: 4 }));
         assert_eq!(task(&CHAIN[..3], &[], &[2]), Some(Task::Drop { layer: 3 }));
+    }
+
+    #[test]
+    fn what_lies_over_a_layer_counts_if_it_is_read() {
+        let tree = [(1, 0), (2, 1), (3, 2), (4, 2), (5, 4)];
+        let over =
+            |live: &[u32], named: &[u32], layer| above(&catalogue(&tree, live, named), layer);
+        assert_eq!(over(&[3, 5], &[2], 1), Above::One(2));
+        assert_eq!(over(&[3, 5], &[2], 2), Above::Several);
+        assert_eq!(over(&[3], &[2], 2), Above::One(3));
+        assert_eq!(over(&[3], &[2, 4], 2), Above::Several);
+        assert_eq!(over(&[3], &[2, 4], 4), Above::Nothing);
+    }
+
+    #[test]
+    fn states_differ_by_what_lies_above_where_they_meet() {
+        // 5 and 6 lie over 2 as well.
+        let tree = [(1, 0), (2, 1), (3, 2), (4, 3), (5, 2), (6, 5), (7, 0)];
+        let tree = catalogue(&tree, &[4, 6], &[1, 2, 3]);
+        assert_eq!(differing(&tree, 2, 4), (vec![4, 3], Some(2)));
+        assert_eq!(differing(&tree, 4, 2), (vec![4, 3], Some(2)));
+        assert_eq!(differing(&tree, 3, 6), (vec![3, 6, 5], Some(2)));
+        assert_eq!(differing(&tree, 3, 3), (vec![], Some(3)));
+        assert_eq!(differing(&tree, 2, 7), (vec![2, 1, 7], None));
     }
 
     #[test]

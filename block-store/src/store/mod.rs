@@ -1,6 +1,7 @@
 //! The store as its users see it: open, vDisks, lanes, status.
 
 mod client;
+mod compare;
 mod config;
 mod lane;
 mod lifecycle;
@@ -11,6 +12,7 @@ mod threads;
 mod vdisk;
 
 pub use client::BlockClient;
+pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };

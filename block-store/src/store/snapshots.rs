@@ -7,7 +7,7 @@ use super::config::check_name;
 use super::vdisk::VDisk;
 use crate::error::StoreError;
 use crate::format::{Catalogue, CutRow, LayerRow, MAX_CUT_ROWS, SnapshotRow, VDiskRow};
-use crate::snapshot::{Over, ancestors, cut};
+use crate::snapshot::{Over, ancestors, cut, read_layers};
 use crate::state::{Blocked, State};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -487,21 +487,10 @@ struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     fn of(catalogue: &'a Catalogue) -> Self {
-        let live = catalogue.vdisks.iter().map(|v| v.layer);
-        let named = catalogue.snapshots.iter().map(|s| s.layer);
-        let mut read = HashSet::new();
-        for tip in live.chain(named) {
-            // Below one that is known all are.
-            for layer in ancestors(catalogue, tip) {
-                if !read.insert(layer) {
-                    break;
-                }
-            }
-        }
         Self {
             catalogue,
             over: Over::of(catalogue),
-            read,
+            read: read_layers(catalogue),
         }
     }
 

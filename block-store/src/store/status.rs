@@ -51,6 +51,18 @@ pub struct StoreStatus {
     pub vdisks: u64,
     /// Sum of their sizes.
     pub provisioned_bytes: u64,
+    /// Number of snapshots.
+    pub snapshots: u64,
+    /// Number of layers, live ones and those that are being merged included.
+    pub layers: u64,
+    /// Presence maps in memory.
+    pub presence_maps: u64,
+    /// Memory of these.
+    pub presence_memory_bytes: u64,
+    /// Resolved leaves in memory.
+    pub resolved_leaves: u64,
+    /// Memory of these.
+    pub resolved_memory_bytes: u64,
     /// The last LSN.
     pub lsn: u64,
     /// Log since the last checkpoint.
@@ -85,6 +97,7 @@ impl Store {
         let space = self.core.disk.space().ok();
         let state = self.core.state.lock();
         let counters = &self.core.counters;
+        let presence = state.presence.size();
         let mut status = StoreStatus {
             uuid: self.core.store.to_string(),
             dir: self.config.dir.display().to_string(),
@@ -101,6 +114,12 @@ impl Store {
             garbage_percent: 0,
             vdisks: state.catalogue.vdisks.len() as u64,
             provisioned_bytes: state.catalogue.vdisks.iter().map(|v| v.size).sum(),
+            snapshots: state.catalogue.snapshots.len() as u64,
+            layers: state.catalogue.layers.len() as u64,
+            presence_maps: presence.0 as u64,
+            presence_memory_bytes: presence.1 as u64,
+            resolved_leaves: state.resolved.len() as u64,
+            resolved_memory_bytes: (state.resolved.len() * crate::map::RESOLVED_MEMORY) as u64,
             lsn: state.log.last_lsn(),
             log_bytes: self.core.log_since_checkpoint(&state),
             buffered_bytes: state.log.undrained() as u64,

@@ -122,6 +122,36 @@ impl Client {
         self.get(&path).await
     }
 
+    /// What has changed between a snapshot and another one (or the present), from `offset` on; see [`Changes::next`].
+    pub async fn snapshot_changes(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        to: Option<&str>,
+        offset: u64,
+    ) -> Result<Changes, ClientError> {
+        let to = match to {
+            Some(to) => {
+                check_snapshot_name(to).map_err(ApiError::from)?;
+                format!("&to={to}")
+            }
+            None => String::new(),
+        };
+        let path = snapshot_path(vdisk, name, &format!("/changes?offset={offset}{to}"))?;
+        self.get(&path).await
+    }
+
+    /// What a snapshot costs, from `offset` on; see [`SnapshotUsage::next`].
+    pub async fn snapshot_usage(
+        &mut self,
+        vdisk: &str,
+        name: &str,
+        offset: u64,
+    ) -> Result<SnapshotUsage, ClientError> {
+        let path = snapshot_path(vdisk, name, &format!("/usage?offset={offset}"))?;
+        self.get(&path).await
+    }
+
     /// `length` bytes (at most [`crate::DATA_MAX`]) of a snapshot.
     pub async fn read_snapshot(
         &mut self,

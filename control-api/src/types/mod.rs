@@ -11,8 +11,8 @@ pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };
 pub use snapshot::{
-    CloneSnapshot, CreateSnapshot, CreatedSnapshot, RenameSnapshot, RevertVDisk, Reverted,
-    Snapshot, SnapshotList,
+    Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
+    RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,
 };
 pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{

@@ -1,6 +1,6 @@
 //! Snapshots: what they are, how they are taken, kept and gone back to.
 
-use super::VDisk;
+use super::{ByteRange, VDisk};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,8 +22,8 @@ pub struct Snapshot {
     pub created: u64,
     /// Who needs it: it can't be deleted before all of them have released it.
     pub holds: Vec<String>,
-    /// Clones: vDisks that lie over it by a branch of their own. Without any, snapshots of the vDisk itself (`vdisk@name`) that
-    /// do so beside the live branch, since it was reverted.
+    /// What lies over it, where there are several branches: its clones, or, without any, the vDisk's own snapshots (`vdisk@name`)
+    /// that do so beside the live branch, since it was reverted.
     pub clones: Vec<String>,
 }
 
@@ -102,4 +102,44 @@ pub struct Reverted {
     /// The snapshot that keeps what it was before, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+}
+
+/// What has changed between two states of a vDisk: a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// Written, zeroed or discarded in between, in whole blocks of 4 KiB: ascending, apart from one another, within what was asked.
+    pub ranges: Vec<ByteRange>,
+    /// Ask on from here: the answer was cut to a bounded number of ranges or length. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// What a snapshot costs: a part of it. The counts of all parts add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotUsage {
+    /// Blocks of 4 KiB that its own layer has data for: written since the snapshot before, and not written again until it was taken.
+    pub data_blocks: u64,
+    /// Blocks that its layer has as zeroes.
+    pub zero_blocks: u64,
+    /// Bytes that the data takes in segments. What overwritten blocks of an extent take counts with those that are left of it.
+    pub stored_bytes: u64,
+    /// Blocks of data that deleting the snapshot would give back: nobody else reads them.
+    pub exclusive_blocks: u64,
+    /// Their share of `stored_bytes`.
+    pub exclusive_bytes: u64,
+    /// The presence map of its layer, if there is one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_map: Option<PresenceMap>,
+    /// Ask on from here: the answer was cut to a bounded part of the block map. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A presence map, in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PresenceMap {
+    /// Blocks that its layer has data or zeroes for.
+    pub blocks: u64,
+    /// Bytes of memory that it takes.
+    pub bytes: u64,
 }

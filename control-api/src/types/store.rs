@@ -53,6 +53,18 @@ pub struct StoreStatus {
     pub vdisks: u64,
     /// Sum of their sizes.
     pub provisioned_bytes: u64,
+    /// Number of snapshots.
+    pub snapshots: u64,
+    /// Number of layers: one for each vDisk and snapshot, and those of deleted snapshots that are still to be merged.
+    pub layers: u64,
+    /// Presence maps in memory.
+    pub presence_maps: u64,
+    /// Memory that they take.
+    pub presence_memory_bytes: u64,
+    /// Resolved leaves in memory.
+    pub resolved_leaves: u64,
+    /// Memory that they take.
+    pub resolved_memory_bytes: u64,
     /// The last sequence number of the log.
     pub lsn: u64,
     /// Log since the last checkpoint.

@@ -31,4 +31,4 @@ pub use routes::{for_connection, openapi, router};
 pub use server::{ControlServer, RunDir, StartError};
 pub use sockets::{ExportedSockets, Sockets};
 pub use store_target::StoreTarget;
-pub use target::{ControlTarget, ImportTarget, SnapshotReader, SnapshotTarget};
+pub use target::{Comparison, ControlTarget, ImportTarget, SnapshotReader, SnapshotTarget};

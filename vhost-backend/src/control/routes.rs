@@ -39,6 +39,8 @@ const JSON_MAX: usize = 1 << 20;
         snapshots::create,
         snapshots::list_of,
         snapshots::show,
+        snapshots::changes,
+        snapshots::usage,
         snapshots::delete,
         snapshots::rename,
         snapshots::hold,
@@ -91,6 +93,8 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         .route("/v1/vdisks/{name}/revert", post(vdisks::revert))
         .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
         .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))
+        .route(&of_snapshot("/changes"), get(snapshots::changes))
+        .route(&of_snapshot("/usage"), get(snapshots::usage))
         .route(&of_snapshot("/rename"), post(snapshots::rename))
         .route(&of_snapshot("/clone"), post(snapshots::clone))
         .route(&of_snapshot("/data"), get(data::read_snapshot))

@@ -4,7 +4,7 @@
 
 use super::explain::{snapshot_error, store_error, translate};
 use super::store_target::{Inner, StoreTarget};
-use super::target::{SnapshotReader, SnapshotTarget};
+use super::target::{Comparison, SnapshotReader, SnapshotTarget};
 use block_store::{StoreError, VDisk as StoreVDisk};
 use control_api::types::*;
 use control_api::{ApiError, ErrorKind};
@@ -165,6 +165,24 @@ impl SnapshotTarget for StoreTarget {
             view: view.map_err(store_error)?,
         }))
     }
+
+    fn open_comparison(
+        &self,
+        vdisk: &str,
+        name: &str,
+        to: Option<&str>,
+    ) -> Result<Arc<dyn Comparison>, ApiError> {
+        let disk = self.inner.visible(vdisk)?;
+        let open = |name| {
+            let view = self.inner.store.open_snapshot(vdisk, name);
+            view.map_err(store_error)
+        };
+        Ok(Arc::new(StoreComparison {
+            inner: Arc::clone(&self.inner),
+            from: open(name)?,
+            to: to.map_or(Ok(disk), open)?,
+        }))
+    }
 }
 
 /// A snapshot that is being read.
@@ -184,6 +202,42 @@ impl SnapshotReader for StoreReader {
 
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
         self.inner.read(&self.view, offset, length)
+    }
+
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError> {
+        let usage = self.inner.store.snapshot_usage(&self.view, offset);
+        translate(&usage.map_err(store_error)?)
+    }
+}
+
+/// Two states that are being compared.
+struct StoreComparison {
+    inner: Arc<Inner>,
+    from: Arc<StoreVDisk>,
+    to: Arc<StoreVDisk>,
+}
+
+impl Comparison for StoreComparison {
+    fn uuids(&self) -> [Uuid; 2] {
+        [self.from.uuid(), self.to.uuid()]
+    }
+
+    fn changes(&self, offset: u64) -> Result<Changes, ApiError> {
+        let found = self.inner.store.changed(&self.from, &self.to, offset);
+        let found = found.map_err(store_error)?;
+        let size = self.from.size().max(self.to.size());
+        // A range begins at its block, which may lie before what was asked for.
+        let ranges = found.ranges.into_iter().map(|range| {
+            let from = range.start.max(offset);
+            ByteRange {
+                offset: from,
+                length: range.end.saturating_sub(from),
+            }
+        });
+        Ok(Changes {
+            ranges: ranges.filter(|range| range.length > 0).collect(),
+            next: (found.checked < size && found.checked > offset).then_some(found.checked),
+        })
     }
 }
 

@@ -69,6 +69,13 @@ pub trait SnapshotTarget {
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError>;
     /// Opens a snapshot to be read.
     fn open_snapshot(&self, vdisk: &str, name: &str) -> Result<Arc<dyn SnapshotReader>, ApiError>;
+    /// Opens a snapshot and another one (or the present) to be compared.
+    fn open_comparison(
+        &self,
+        vdisk: &str,
+        name: &str,
+        to: Option<&str>,
+    ) -> Result<Arc<dyn Comparison>, ApiError>;
 }
 
 /// A snapshot that is being read: it stays readable until this is dropped, whatever becomes of its name.
@@ -79,4 +86,14 @@ pub trait SnapshotReader: Send + Sync {
     fn allocated(&self, offset: u64) -> Result<Allocated, ApiError>;
     /// `length` bytes of it, at most [`control_api::DATA_MAX`].
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError>;
+    /// What it costs from `offset` on: a bounded part of the answer, see [`SnapshotUsage::next`].
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError>;
+}
+
+/// Two states of a vDisk that are being compared: those that are snapshots stay until this is dropped, whatever becomes of their names.
+pub trait Comparison: Send + Sync {
+    /// Which ones these are; the vDisk's own stands for the present.
+    fn uuids(&self) -> [Uuid; 2];
+    /// What has changed between them from `offset` on: a bounded part of the answer, see [`Changes::next`].
+    fn changes(&self, offset: u64) -> Result<Changes, ApiError>;
 }

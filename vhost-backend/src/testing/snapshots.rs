@@ -1,7 +1,7 @@
 //! Snapshots of the store in memory: whole copies, and who holds them.
 
 use super::target::{Disk, MemoryTarget, first_range, read, view};
-use crate::control::{SnapshotReader, SnapshotTarget};
+use crate::control::{Comparison, SnapshotReader, SnapshotTarget};
 use control_api::types::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -149,6 +149,50 @@ impl SnapshotTarget for MemoryTarget {
             Ok(Arc::new(find(disk, name)?.clone()) as Arc<dyn SnapshotReader>)
         })
     }
+
+    fn open_comparison(
+        &self,
+        vdisk: &str,
+        name: &str,
+        to: Option<&str>,
+    ) -> Result<Arc<dyn Comparison>, ApiError> {
+        self.with(vdisk, |disk| {
+            let from = find(disk, name)?.clone();
+            let (data, uuid) = match to {
+                Some(to) => {
+                    let copy = find(disk, to)?.clone();
+                    (copy.data, copy.snapshot.uuid)
+                }
+                None => (disk.data.clone(), Uuid::nil()),
+            };
+            let uuids = [from.snapshot.uuid, uuid];
+            Ok(Arc::new(Copies {
+                uuids,
+                from: from.data,
+                to: data,
+            }) as Arc<dyn Comparison>)
+        })
+    }
+}
+
+/// Two copies that are being compared.
+struct Copies {
+    uuids: [Uuid; 2],
+    from: BTreeMap<u64, Vec<u8>>,
+    to: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Comparison for Copies {
+    fn uuids(&self) -> [Uuid; 2] {
+        self.uuids
+    }
+
+    fn changes(&self, offset: u64) -> Result<Changes, ApiError> {
+        let mut other = self.to.clone();
+        other.retain(|at, data| self.from.get(at) != Some(data));
+        let Allocated { ranges, next } = first_range(&other, offset);
+        Ok(Changes { ranges, next })
+    }
 }
 
 impl SnapshotReader for Copy {
@@ -162,5 +206,15 @@ impl SnapshotReader for Copy {
 
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ApiError> {
         Ok(read(&self.data, offset, length))
+    }
+
+    fn usage(&self, offset: u64) -> Result<SnapshotUsage, ApiError> {
+        let Allocated { ranges, next } = first_range(&self.data, offset);
+        let blocks = |range: &ByteRange| range.length.div_ceil(4096);
+        Ok(SnapshotUsage {
+            data_blocks: ranges.iter().map(blocks).sum(),
+            next,
+            ..SnapshotUsage::default()
+        })
     }
 }

@@ -10,6 +10,7 @@ mod rules_set;
 mod rules_show;
 mod snapshot_create;
 mod snapshot_delete;
+mod snapshot_diff;
 mod snapshot_hold;
 mod snapshot_list;
 mod snapshot_release;
@@ -64,6 +65,7 @@ async fn snapshot(settings: &Settings, command: SnapshotCommand) -> Result<(), F
         SnapshotCommand::Create(args) => snapshot_create::run(settings, args).await,
         SnapshotCommand::List(args) => snapshot_list::run(settings, args.vdisk.as_deref()).await,
         SnapshotCommand::Show(args) => snapshot_show::run(settings, &args).await,
+        SnapshotCommand::Diff(args) => snapshot_diff::run(settings, args).await,
         SnapshotCommand::Delete(args) => snapshot_delete::run(settings, &args).await,
         SnapshotCommand::Rename(args) => snapshot_rename::run(settings, args).await,
         SnapshotCommand::Hold(args) => snapshot_hold::run(settings, &args).await,

@@ -49,6 +49,10 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
             ),
         ),
         (
+            "snapshots",
+            format!("{}, in {} layers", store.snapshots, store.layers),
+        ),
+        (
             "content",
             format!(
                 "{} in {} stored ({})",
@@ -90,10 +94,14 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
         (
             "memory",
             format!(
-                "{} for {} map nodes, {} changed",
+                "{} for {} map nodes, {} changed; {} for {} presence maps; {} for {} resolved leaves",
                 bytes(store.map_memory_bytes),
                 store.map_nodes,
-                store.dirty_map_nodes
+                store.dirty_map_nodes,
+                bytes(store.presence_memory_bytes),
+                store.presence_maps,
+                bytes(store.resolved_memory_bytes),
+                store.resolved_leaves
             ),
         ),
         (
@@ -168,6 +176,12 @@ mod tests {
             garbage_percent: 7,
             vdisks: 3,
             provisioned_bytes: 96 << 30,
+            snapshots: 12,
+            layers: 15,
+            presence_maps: 9,
+            presence_memory_bytes: 3 << 10,
+            resolved_leaves: 160,
+            resolved_memory_bytes: 1 << 20,
             lsn: 123_456,
             log_bytes: 42 << 20,
             buffered_bytes: 12 << 10,
@@ -199,12 +213,13 @@ mod tests {
              state        serving\n\
              backend      process 4711, version 0.1.0, up 3 h 00 min\n\
              vDisks       3 of 96.0 GiB together\n\
+             snapshots    12, in 15 layers\n\
              content      16.0 GiB in 8.01 GiB stored (2.00x)\n\
              garbage      7 % of what is stored\n\
              space        75.0 GiB free of 100 GiB (75 %)\n\
              segments     128 in use, 2 spare; maps take 8.00 MiB\n\
              log          at 123456, 42.0 MiB since the last checkpoint, 12.0 KiB in the write buffer\n\
-             memory       9.00 MiB for 2048 map nodes, 17 changed\n\
+             memory       9.00 MiB for 2048 map nodes, 17 changed; 3.00 KiB for 9 presence maps; 1.00 MiB for 160 resolved leaves\n\
              since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints of 12 ms on average\n\
              opened       in 31 ms: 1.00 MiB of log scanned, 99 records applied; write buffer: not needed\n"
         );

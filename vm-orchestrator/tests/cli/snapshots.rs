@@ -52,6 +52,10 @@ fn snapshots_are_taken_looked_at_and_deleted() {
         host.ok(&format!("vdisk create {name} 10G"));
     }
     assert!(host.ok("snapshot list web").contains("create NAME web"));
+    assert!(
+        host.ok("store status")
+            .contains("snapshots    0, in 2 layers\n")
+    );
     let made = host.json("snapshot create monday web db");
     assert_eq!(made["vdisks"], serde_json::json!(["web", "db"]));
     let stall = made["stall_microseconds"].as_u64().unwrap();
@@ -59,6 +63,11 @@ fn snapshots_are_taken_looked_at_and_deleted() {
     let said = host.ok("snapshot create tuesday web");
     assert!(said.starts_with("snapshot tuesday of vDisk web: durable after "));
     assert!(said.contains("guests were held up for"), "{said}");
+    let status = &host.json("store status")["store"];
+    assert_eq!(
+        (&status["snapshots"], &status["layers"]),
+        (&3.into(), &5.into())
+    );
     let all = ["web@monday", "db@monday", "web@tuesday"];
     assert_eq!(host.snapshots(""), all);
     assert_eq!(host.snapshots("web"), ["web@monday", "web@tuesday"]);
@@ -212,6 +221,84 @@ fn a_clone_is_a_vdisk_of_its_own() {
         assert!(start.elapsed() < Duration::from_secs(20), "it stays");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn what_has_changed_is_told_by_ranges() {
+    let host = Host::new();
+    host.ok("vdisk create web 64M");
+    host.ok("vdisk create db 64M");
+    host.write("web", &noise(7, MIB));
+    host.ok("snapshot create a web");
+    host.ok("snapshot create other db");
+    assert_eq!(
+        host.ok("snapshot diff web a"),
+        "nothing of vDisk web was written since snapshot a\n"
+    );
+    host.write("web", &noise(8, 8192));
+    host.ok("snapshot create b web");
+    host.write("web", &noise(9, 2 * MIB));
+    for line in ["a b", "b a"] {
+        let diff = host.json(&format!("snapshot diff web {line}"));
+        let ranges = serde_json::json!([{"offset": 0, "length": 8192}]);
+        assert_eq!(
+            (&diff["ranges"], &diff["changed_bytes"]),
+            (&ranges, &8192.into())
+        );
+    }
+    let since = host.json("snapshot diff web a");
+    assert_eq!(
+        (since["changed_bytes"].as_u64(), since.get("to")),
+        (Some(2 << 20), None)
+    );
+    let table = host.ok("snapshot diff web a b");
+    assert!(
+        table.contains("     0   8192  8.00 KiB\n8.00 KiB of vDisk web in 1 range"),
+        "{table}"
+    );
+    // What either branch has.
+    host.ok("vdisk revert web a --keep c");
+    assert_eq!(host.json("snapshot diff web b")["changed_bytes"], 8192);
+    assert_eq!(host.json("snapshot diff web c b")["changed_bytes"], 2 * MIB);
+    for (line, code, says) in [
+        ("web a a", 2, "compared with itself"),
+        ("web a x", 3, "firn snapshot list web"),
+        ("web x a", 3, "firn snapshot list web"),
+        ("web a other", 3, "no snapshot named \"other\""),
+        ("nobody a b", 3, "firn vdisk list"),
+        ("web a b/c", 2, "slash"),
+    ] {
+        host.refuses(&format!("snapshot diff {line}"), code, says);
+    }
+}
+
+#[test]
+fn what_a_snapshot_costs_is_shown() {
+    let host = Host::new();
+    host.ok("vdisk create web 64M");
+    host.write("web", &noise(10, MIB));
+    host.ok("snapshot create s web");
+    let shown = host.ok("snapshot show web s");
+    assert!(shown.contains("its own   1.00 MiB in "), "{shown}");
+    assert!(
+        shown.contains("deleting  gives back 0 B: 0 B that"),
+        "{shown}"
+    );
+    assert!(!shown.contains("map "), "{shown}");
+    host.write("web", &noise(11, MIB / 4));
+    let shown = host.json("snapshot show web s");
+    let usage = &shown["usage"];
+    assert_eq!(
+        (text(&shown["name"]), &usage["data_blocks"]),
+        ("s", &256.into())
+    );
+    assert_eq!(usage["exclusive_blocks"], 64);
+    assert!(usage["exclusive_bytes"].as_u64() >= Some(MIB as u64 / 4));
+    assert!(shown.get("presence_map").is_none());
+    let shown = host.json("snapshot show web s --maps");
+    assert_eq!(shown["presence_map"], Value::Null);
+    let shown = host.ok("snapshot show web s --maps");
+    assert!(shown.contains("map       none"), "{shown}");
 }
 
 #[test]

@@ -1,13 +1,15 @@
-//! Snapshots: list, take, look at, delete, rename, hold, release, clone.
+//! Snapshots: list, take, look at, compare, delete, rename, hold, release, clone.
 
 use super::{Target, blocking};
 use crate::control::extract::{Failure, Hold, Json as Body, Name, Query, SnapshotName};
-use axum::Json;
+use crate::control::session::Session;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use control_api::types::*;
 use control_api::{check_name, check_snapshot_name};
 use serde::Deserialize;
+use std::sync::Arc;
 use utoipa::IntoParams;
 
 /// All snapshots of the store, oldest first.
@@ -87,6 +89,67 @@ pub async fn delete(
     blocking(move || target.delete_snapshot(&vdisk, &snapshot, how.defer)).await?;
     log::info!("{deleted}: deleted");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Compared with what, and where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    /// Another snapshot of the vDisk; the present without it.
+    to: Option<String>,
+    /// First byte of interest; 0 without it.
+    #[serde(default)]
+    offset: u64,
+}
+
+/// What was written, zeroed or discarded between a snapshot and another one of the vDisk, or the present; which is older makes no
+/// difference. Reads metadata only. Answers are bounded: ask on from `next` until it is absent.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}/changes", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), Compared),
+    responses((status = 200, body = Changes), (status = 400, body = ApiError), (status = 403, body = ApiError),
+        (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn changes(
+    State(target): State<Target>,
+    Extension(session): Extension<Arc<Session>>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(with): Query<Compared>,
+) -> Result<Json<Changes>, Failure> {
+    let to = with.to;
+    to.as_deref().map(check_snapshot_name).transpose()?;
+    let changes = blocking(move || {
+        let opened = target.open_comparison(&vdisk, &snapshot, to.as_deref());
+        let comparison = session.comparison(&vdisk, &snapshot, to.as_deref(), opened)?;
+        comparison.changes(with.offset)
+    });
+    Ok(Json(changes.await?))
+}
+
+/// Where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct From {
+    /// First byte of interest, rounded down to 2 MiB; 0 without it.
+    #[serde(default)]
+    offset: u64,
+}
+
+/// What a snapshot costs, and what deleting it would give back. Reads the block map of its layer, and of the one over it. Answers
+/// are bounded: ask on from `next` until it is absent, and add up.
+#[utoipa::path(get, path = "/v1/vdisks/{name}/snapshots/{snapshot}/usage", tag = "snapshots",
+    params(("name" = String, Path), ("snapshot" = String, Path), From),
+    responses((status = 200, body = SnapshotUsage), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn usage(
+    State(target): State<Target>,
+    Extension(session): Extension<Arc<Session>>,
+    SnapshotName { vdisk, snapshot }: SnapshotName,
+    Query(from): Query<From>,
+) -> Result<Json<SnapshotUsage>, Failure> {
+    let usage = blocking(move || {
+        let opened = target.open_snapshot(&vdisk, &snapshot);
+        let reader = session.reader(&vdisk, &snapshot, opened)?;
+        reader.usage(from.offset)
+    });
+    Ok(Json(usage.await?))
 }
 
 /// Gives a snapshot another name.

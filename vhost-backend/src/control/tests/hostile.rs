@@ -65,6 +65,23 @@ fn every_refusal_is_an_api_error() {
         ),
         (
             400,
+            request("GET /v1/vdisks/a/snapshots/s/changes?to=%2e%2e", "", ""),
+        ),
+        (
+            400,
+            request("GET /v1/vdisks/a/snapshots/s/changes?offset=-1", "", ""),
+        ),
+        (
+            404,
+            request("GET /v1/vdisks/a/snapshots/s/changes?to=t", "", ""),
+        ),
+        (404, request("GET /v1/vdisks/a/snapshots/s/usage", "", "")),
+        (
+            400,
+            request("GET /v1/vdisks/a/snapshots/s/usage?from=0", "", ""),
+        ),
+        (
+            400,
             request(
                 "GET /v1/vdisks/a/snapshots/s/data?offset=1&length=512",
                 "",
@@ -273,5 +290,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 32);
+    assert_eq!(count, 34);
 }

@@ -220,6 +220,134 @@ async fn a_connection_reads_a_bounded_number_of_snapshots() {
 }
 
 #[tokio::test]
+async fn changes_are_told_from_either_side() {
+    let served = Served::new();
+    let mut client = served.client().await;
+    for name in ["web", "db"] {
+        client.create(&create(name, 8 * MIB)).await.unwrap();
+    }
+    client
+        .create_snapshot(&group("a", &["web", "db"]))
+        .await
+        .unwrap();
+    served.write("web", MIB, MIB, 1);
+    client.create_snapshot(&group("b", &["web"])).await.unwrap();
+    let smaller = ResizeVDisk {
+        size: 4 * MIB,
+        shrink: true,
+    };
+    client.resize("web", &smaller).await.unwrap();
+    served.write("web", 0, 4096, 2);
+    let range = |offset, length| ByteRange { offset, length };
+    for (name, to, offset, want) in [
+        ("a", Some("b"), 0, vec![range(MIB, MIB)]),
+        ("b", Some("a"), 0, vec![range(MIB, MIB)]),
+        ("b", None, 0, vec![range(0, 4096), range(4 * MIB, 4 * MIB)]),
+        (
+            "b",
+            None,
+            512,
+            vec![range(512, 4096 - 512), range(4 * MIB, 4 * MIB)],
+        ),
+        ("a", None, 5 * MIB, vec![range(5 * MIB, 3 * MIB)]),
+        ("a", None, u64::MAX, vec![]),
+    ] {
+        let found = client.snapshot_changes("web", name, to, offset).await;
+        let want = Changes {
+            ranges: want,
+            next: None,
+        };
+        assert_eq!(found.unwrap(), want, "{name} to {to:?} from {offset}");
+    }
+    use ErrorKind::*;
+    let list = "firn snapshot list web";
+    for (vdisk, name, to, kind, words) in [
+        ("web", "a", Some("a"), Invalid, "with itself"),
+        ("web", "a", Some("x"), NotFound, list),
+        ("web", "x", None, NotFound, list),
+        // Another vDisk's.
+        ("db", "a", Some("b"), NotFound, "firn snapshot list db"),
+        ("none", "a", None, NotFound, "firn vdisk list"),
+    ] {
+        let found = client.snapshot_changes(vdisk, name, to, 0).await;
+        refused(found, kind, &[words]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_snapshot_costs() {
+    let served = Served::new();
+    let mut client = served.client().await;
+    client.create(&create("web", 8 * MIB)).await.unwrap();
+    served.write("web", 0, MIB, 1);
+    client.create_snapshot(&group("s", &["web"])).await.unwrap();
+    let usage = client.snapshot_usage("web", "s", 0).await.unwrap();
+    assert_eq!((usage.data_blocks, usage.exclusive_blocks), (256, 0));
+    assert!(
+        usage.stored_bytes > 0 && usage.stored_bytes < MIB,
+        "{usage:?}"
+    );
+    served.write("web", 0, MIB / 2, 2);
+    let usage = client.snapshot_usage("web", "s", 0).await.unwrap();
+    assert_eq!((usage.data_blocks, usage.exclusive_blocks), (256, 128));
+    assert!(usage.exclusive_bytes > 0 && usage.exclusive_bytes < usage.stored_bytes);
+    assert_eq!(usage.next, None);
+    let behind = client.snapshot_usage("web", "s", 2 * MIB).await.unwrap();
+    assert_eq!(behind.data_blocks, 0);
+    let unknown = client.snapshot_usage("web", "t", 0).await;
+    refused(unknown, ErrorKind::NotFound, &["firn snapshot list web"]);
+}
+
+/// A comparison is many requests: it must not end as one of other snapshots, nor fail because somebody tidies up.
+#[tokio::test]
+async fn what_a_connection_compares_stays_what_it_is() {
+    let served = Served::new();
+    let (mut reader, mut other) = (served.client().await, served.client().await);
+    other.create(&create("web", 4 * MIB)).await.unwrap();
+    other.create_snapshot(&group("a", &["web"])).await.unwrap();
+    served.write("web", 0, MIB, 1);
+    other.create_snapshot(&group("b", &["web"])).await.unwrap();
+    served.write("web", 0, 2 * MIB, 2);
+    let before = reader
+        .snapshot_changes("web", "a", Some("b"), 0)
+        .await
+        .unwrap();
+    for name in ["a", "b"] {
+        other.delete_snapshot("web", name, false).await.unwrap();
+    }
+    served.store.upkeep().unwrap();
+    let after = reader
+        .snapshot_changes("web", "a", Some("b"), 0)
+        .await
+        .unwrap();
+    assert_eq!(after, before);
+    let gone = other.snapshot_changes("web", "a", Some("b"), 0).await;
+    refused(gone, ErrorKind::NotFound, &["firn snapshot list web"]);
+    for name in ["a", "b"] {
+        other.create_snapshot(&group(name, &["web"])).await.unwrap();
+    }
+    let replaced = reader.snapshot_changes("web", "a", Some("b"), 0).await;
+    refused(replaced, ErrorKind::Busy, &["new connection"]);
+    // And there is an end to what one connection keeps.
+    for n in 0..32 {
+        let name = format!("s{n}");
+        other
+            .create_snapshot(&group(&name, &["web"]))
+            .await
+            .unwrap();
+        let compared = reader.snapshot_changes("web", &name, None, 0).await;
+        match n {
+            31 => refused(
+                compared,
+                ErrorKind::Busy,
+                &["32 comparisons", "another connection"],
+            ),
+            _ => drop(compared.unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_revert_wants_nobody_attached_and_says_what_it_loses() {
     let served = Served::new();
     let mut client = served.client().await;
@@ -403,6 +531,7 @@ async fn what_is_being_imported_is_nobodys_business() {
         client.release_snapshot("new", "s", "me").await.map(drop),
         client.read_snapshot("new", "s", 0, 512).await.map(drop),
         client.snapshot_allocated("new", "s", 0).await.map(drop),
+        client.snapshot_changes("new", "s", None, 0).await.map(drop),
         client
             .revert("new", &back_to("s", None, true))
             .await
