@@ -1,6 +1,6 @@
 //! `firn store check` against stores in real directories.
 
-use block_store::{InitOptions, OpenConfig, Store, VDiskSpec};
+use block_store::{InitOptions, OpenConfig, Store, StoreError, VDiskSpec};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -30,8 +30,15 @@ fn store() -> (tempfile::TempDir, PathBuf) {
     (dir, home)
 }
 
+/// A command that another test starts just now holds all locks between its fork and its exec: a moment later they are free.
 fn open(dir: &tempfile::TempDir, home: &Path) -> Arc<Store> {
-    Store::open(OpenConfig::new(home, dir.path().join("run"))).unwrap()
+    for _ in 0..500 {
+        match Store::open(OpenConfig::new(home, dir.path().join("run"))) {
+            Err(StoreError::Locked(_)) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays locked", home.display());
 }
 
 fn check(home: &Path, options: &[&str]) -> (i32, String, String) {
