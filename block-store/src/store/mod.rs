@@ -1,5 +1,6 @@
 //! The store as its users see it: open, vDisks, lanes, status.
 
+mod branches;
 mod client;
 mod compare;
 mod config;
@@ -11,13 +12,14 @@ mod status;
 mod threads;
 mod vdisk;
 
+pub use branches::SnapshotInfo;
 pub use client::BlockClient;
 pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };
 pub use lane::{Command, Done, Lane};
-pub use snapshots::{Created, Cut, SnapshotInfo};
+pub use snapshots::{Created, Cut};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
 
