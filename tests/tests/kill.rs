@@ -1,7 +1,7 @@
 //! Invariant 1: what a guest has seen completed survives `kill -9` of the backend at any moment, and what
 //! was in flight completes after the restart.
 //!
-//! Three vDisks with 1, 2 and 4 queues are loaded at once. Every cycle ends the backend in one of several
+//! Three vDisks with 1, 2 and 4 queues are loaded at once, while snapshots of all of them are taken and deleted. Every cycle ends the backend in one of several
 //! ways, starts it again and reconnects. Most cycles then wait for everything in flight and read all vDisks
 //! back; some go straight on, so that requests live through several deaths.
 //!
@@ -9,10 +9,14 @@
 //! `FIRN_KEEP` set the store stays where the first line says.
 
 use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use firn_tests::client::ClientOptions;
 use firn_tests::rig::{PATIENCE, Rig, Setup};
+use firn_tests::server::Firn;
 use firn_tests::workload::{Failure, Mix, Workload};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -81,6 +85,43 @@ struct Run {
     rig: Rig,
     loads: Vec<Workload>,
     rng: SmallRng,
+}
+
+/// Takes and deletes snapshots of all vDisks for as long as it is there, whether there is a backend just then or not.
+struct Snapshots {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u32>,
+}
+
+impl Snapshots {
+    fn of(firn: &Firn) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (firn, ended) = (firn.clone(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let (mut round, mut taken) = (0, 0);
+            let done = |words: &[&str]| firn.try_cli(words).unwrap().status.success();
+            while !ended.load(Relaxed) {
+                round += 1;
+                let name = format!("s{round}");
+                let made = done(&["snapshot", "create", &name, "one", "two", "four"]);
+                taken += u32::from(made);
+                if round % 6 == 0 {
+                    for vdisk in ["one", "two", "four"] {
+                        done(&["snapshot", "delete", vdisk, "--all"]);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            taken
+        });
+        Self { stop, thread }
+    }
+
+    /// How many were taken.
+    fn end(self) -> u32 {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 impl Run {
@@ -224,6 +265,7 @@ fn acknowledged_writes_survive_sigkill() {
         "{kills} kills, FIRN_SEED={seed}, store in {}",
         run.rig.dir().display()
     );
+    let snapshots = Snapshots::of(&run.rig.firn);
     let begin = Instant::now();
     for kill in 1..=kills {
         if let Err(failure) = run.cycle() {
@@ -249,6 +291,9 @@ fn acknowledged_writes_survive_sigkill() {
             );
         }
     }
+    let taken = snapshots.end();
+    println!("{taken} snapshots of all three");
+    assert!(taken > 0, "no snapshot was taken");
     // The end of a guest: rings stop once nothing is in flight.
     run.drain().unwrap();
     for load in &mut run.loads {

@@ -140,7 +140,8 @@ impl Map {
         freed: &mut dyn FnMut(Freed),
     ) -> Result<bool, Missing> {
         let bits = self.slot_of(from, n);
-        let resident = self.nodes.get(&below).map(|node| node.dirty);
+        let in_memory = self.nodes.get(&below);
+        let resident = in_memory.map(|node| node.dirty || node.writing);
         if bits == 0 && resident.is_none() {
             return Ok(true);
         }
@@ -153,7 +154,8 @@ impl Map {
             self.set_slot(from, n, 0);
             return Ok(true);
         }
-        // What a dirty node holds is in no record yet: its entries move one by one.
+        // What a dirty node holds, or one that a checkpoint is writing just now, is in no record that is named yet: its
+        // entries move one by one.
         if whole && !has_node && theirs == 0 && resident != Some(true) {
             match from.level() {
                 1 => self.moved.note(below.number()),
@@ -178,13 +180,13 @@ impl Map {
         Ok(true)
     }
 
-    /// Takes clean nodes out of memory whose records another layer names from now on. A checkpoint under way that is
-    /// writing them finds them gone: what it writes then is its own alone.
+    /// Takes nodes out of memory whose records another layer names from now on.
     fn forget(&mut self, key: NodeKey) {
         let Some(node) = self.nodes.get(&key) else {
             return;
         };
-        debug_assert!(!node.dirty, "{key:?} has no record of what it holds");
+        let written = !node.dirty && !node.writing;
+        debug_assert!(written, "{key:?} has no record of what it holds");
         if node.children > 0 {
             for child in (0..NODE_SLOTS as u64).filter_map(|n| key.child(n)) {
                 self.forget(child);

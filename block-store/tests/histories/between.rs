@@ -8,7 +8,7 @@ use crate::hook::Event;
 use crate::run::{History, background};
 use block_store::alloc::Content;
 use block_store::format::segment_id_of;
-use block_store::snapshot::build_one;
+use block_store::snapshot::{build_one, tidy};
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -50,10 +50,12 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
             20..30 => now.poll(),
             30 => now.delete_meanwhile(),
             31..34 if !log_is_locked => drop(core.drain_step()),
-            34..36 if !log_is_locked => drop(core.commit()),
-            37 if !log_is_locked => drop(core.allocate_ready()),
+            35 if !log_is_locked => drop(core.commit()),
+            34 if !log_is_locked => drop(core.allocate_ready()),
             39 => drop(build_one(&core, &|| true)),
             36 if !log_is_locked => now.coalesce(),
+            // While somebody's checkpoint is written, upkeep merges.
+            37 if now.phase != Phase::Upkeep => drop(tidy(&core, 2)),
             // While compaction reads it holds nothing: the control API may change the catalogue.
             38 if now.phase == Phase::Upkeep && event == Event::Read => {
                 drop(now);
