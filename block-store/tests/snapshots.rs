@@ -549,6 +549,37 @@ fn presence_maps_are_built_lazily_and_spare_reads() {
     assert_eq!(costs[1], 1, "{costs:?}");
 }
 
+/// A layer that is not at rest keeps nobody busy: its map waits until a read asks for it again.
+#[test]
+fn maps_that_can_not_be_built_now_are_not_tried_for_ever() {
+    let mut m = Machine::new(14, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    for version in 1..=12 {
+        write(&mut client, "a", &mut live, version, version, 1);
+        let name = format!("s{version}");
+        store.create_snapshot(&["a"], &name).unwrap();
+    }
+    drop((client, store));
+    m.kill();
+    let store = m.open();
+    let mut client = Client::new(&store);
+    // The highest sealed layer waits for a checkpoint.
+    write(&mut client, "a", &mut live, 13, 20, 1);
+    let cut = store.cut_snapshot(&["a"], "t").unwrap();
+    let core = store.core();
+    let top = core.state.lock().catalogue.vdisks[0].layer;
+    let mut search = Search::default();
+    let found = core.with_nodes(|state| search.run(state, top, 700, 1).map(|f| f[0]));
+    assert_eq!(found.unwrap().unwrap().1, 0);
+    assert!(core.state.lock().presence.is_wanted());
+    let builds = (0..100).take_while(|_| block_store::snapshot::build_one(core, &|| true).unwrap());
+    assert!(builds.count() < 20, "it goes on and on");
+    drop(cut);
+}
+
 /// Random everything, with restarts; tight budgets for the map as well, so that merges work on what is not in memory.
 #[test]
 fn random_trees() {

@@ -20,7 +20,7 @@ const MANY: usize = 8;
 /// Builds the map of one layer for which one is wanted, or those of a whole row, for as long as it may go on. `false`: none is wanted.
 pub fn build_one(core: &Core, go_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
     let (layer, row, room) = {
-        let state = core.state.lock();
+        let mut state = core.state.lock();
         let Some(layer) = state.presence.next() else {
             return Ok(false);
         };
@@ -28,6 +28,8 @@ pub fn build_one(core: &Core, go_on: &dyn Fn() -> bool) -> Result<bool, StoreErr
         let row: Vec<u32> = ancestors(&state.catalogue, top).collect();
         let many = state.presence.wanted_of(&row) >= MANY && !state.presence.has_given_up(&row);
         let room = if many { state.resolved.room() } else { 0 };
+        // Should its row not be at rest, nobody tries again before a read asks for it again.
+        state.presence.forget(layer);
         (layer, row, room)
     };
     if room > 0 {
