@@ -137,6 +137,22 @@ fn lanes_in_threads_on_ranges_of_their_own() {
     }
 }
 
+/// Also when its threads are in the middle of something.
+#[test]
+fn a_store_that_was_dropped_can_be_opened_at_once() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let config = new_store(&dir);
+    for round in 0..30 {
+        let store = Store::open(config.clone()).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        let disk = vdisk(&store, SIZE as u64);
+        let mut client = store.client().unwrap();
+        client.write(&disk, 0, &content(round, 0, 64)).unwrap();
+        store.core().upkeep_bell.ring();
+        // From before the bell is heard to after the checkpoint.
+        std::thread::sleep(std::time::Duration::from_micros(round % 10 * 300));
+    }
+}
+
 #[test]
 fn the_fallbacks_store_the_same() {
     for (direct, uring) in [

@@ -134,9 +134,9 @@ fn what_there_is_no_room_for_comes_later() {
         client.read(&disk, offset, 1 << 20).unwrap();
     }
     assert_eq!(coalesce(&store), 8 << 20, "what may wait");
-    let mut again = None;
+    let mut again = store.again();
     while let Some(range) = store.core().spot.next_later() {
-        store.read_again(&mut again, range);
+        again.read(range);
         coalesce(&store);
     }
     assert_eq!(coalesce(&store), SIZE);

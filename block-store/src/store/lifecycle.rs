@@ -217,7 +217,7 @@ impl Store {
     /// Drains the write buffer empty, takes a last checkpoint, and stops the threads. Guests must have stopped sending.
     pub fn shutdown(&self) -> Result<(), StoreError> {
         self.threads.stop(&self.core);
-        let mut checkpointer = self.checkpointer.lock();
+        let mut checkpointer = self.upkeep.checkpointer.lock();
         let buffer = checkpointer.superblock().buffer.clone();
         checkpointer.run(&self.core, |superblock| superblock.buffer = None)?;
         // Whoever still sends is told, and not acknowledged into a buffer that nothing names any more.

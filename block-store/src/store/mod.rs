@@ -1,5 +1,6 @@
 //! The store as its users see it: open, vDisks, lanes, status.
 
+mod again;
 mod branches;
 mod client;
 mod compare;
@@ -10,8 +11,10 @@ mod open;
 mod snapshots;
 mod status;
 mod threads;
+mod upkeep;
 mod vdisk;
 
+pub use again::Again;
 pub use branches::SnapshotInfo;
 pub use client::BlockClient;
 pub use compare::{Changed, PresenceMap, SnapshotUsage};
@@ -23,7 +26,6 @@ pub use snapshots::{Created, Cut};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
 
-use crate::checkpoint::Checkpointer;
 use crate::compress::Rules;
 use crate::core::Core;
 use crate::error::StoreError;
@@ -36,7 +38,11 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use upkeep::Upkeep;
 use uuid::Uuid;
+
+/// vDisks by name.
+type VDisks = RwLock<BTreeMap<String, Arc<VDisk>>>;
 
 /// An open store, owned exclusively by this process.
 pub struct Store {
@@ -44,8 +50,8 @@ pub struct Store {
     host: Box<dyn Host>,
     config: OpenConfig,
     created: u64,
-    checkpointer: Mutex<Checkpointer>,
-    vdisks: RwLock<BTreeMap<String, Arc<VDisk>>>,
+    upkeep: Arc<Upkeep>,
+    vdisks: Arc<VDisks>,
     rules: RwLock<Arc<Rules>>,
     /// One change of the catalogue at a time.
     changing: Mutex<()>,
@@ -112,7 +118,17 @@ impl Store {
 
     /// Takes a checkpoint now.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.checkpointer.lock().run(&self.core, |_| {})
+        self.upkeep.checkpoint()
+    }
+
+    /// One round of upkeep: a checkpoint if there is reason for one, then reclamation as far as it is called for.
+    pub fn upkeep(&self) -> Result<(), StoreError> {
+        self.upkeep.round()
+    }
+
+    /// The parts, for whoever drives the store step by step.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// Makes everything acknowledged durable.

@@ -4,6 +4,7 @@ use super::Store;
 use super::config::{InitOptions, OpenConfig};
 use super::status::Recovery;
 use super::threads::Threads;
+use super::upkeep::Upkeep;
 use super::vdisk::VDisk;
 use crate::checkpoint::{Checkpointer, SUPERBLOCK_FILE};
 use crate::compress::Rules;
@@ -200,13 +201,19 @@ impl Store {
             recovery.scanned_bytes,
             recovery.applied_records
         );
+        let core = Arc::new(core);
+        let upkeep = Upkeep {
+            core: Arc::clone(&core),
+            checkpointer: Mutex::new(checkpointer),
+            low_space_percent: config.low_space_percent,
+        };
         Ok(Arc::new(Self {
-            core: Arc::new(core),
+            core,
             host,
             config,
             created,
-            checkpointer: Mutex::new(checkpointer),
-            vdisks: RwLock::new(vdisks),
+            upkeep: Arc::new(upkeep),
+            vdisks: Arc::new(RwLock::new(vdisks)),
             rules: RwLock::new(rules),
             changing: Mutex::default(),
             threads: Threads::default(),

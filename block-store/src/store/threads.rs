@@ -2,9 +2,8 @@
 //! steps are called one by one.
 
 use super::Store;
-use super::client::BlockClient;
 use crate::core::Core;
-use crate::defrag::{Later, Spot};
+use crate::defrag::Spot;
 use crate::error::StoreError;
 use crate::log::Gathering;
 use crate::snapshot::build_one;
@@ -53,10 +52,8 @@ impl Threads {
             bell.ring();
         }
         core.packers.stop();
-        let own = std::thread::current().id();
         for handle in self.handles.lock().drain(..) {
-            // The last owner may be one of the threads itself: it ends by returning.
-            if handle.thread().id() != own && handle.join().is_err() {
+            if handle.join().is_err() {
                 log::error!("a thread of the store has panicked");
             }
         }
@@ -108,7 +105,8 @@ impl Said {
 }
 
 impl Store {
-    pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// No thread holds the store itself: whoever drops it has it stopped, and its lock released, when that returns.
+    pub(super) fn start_threads(&self) -> Result<(), StoreError> {
         let core = Arc::clone(&self.core);
         self.threads.spawn("firn-log", move |stop| {
             let mut measured = Instant::now();
@@ -152,28 +150,29 @@ impl Store {
                 }
             }
         })?;
-        let (core, store) = (Arc::clone(&self.core), Arc::downgrade(self));
+        let core = Arc::clone(&self.core);
         let mut packer = Packer::new().map_err(StoreError::io("making a packer"))?;
+        let mut again = self.again();
         self.threads.spawn("firn-defrag", move |stop| {
-            let (mut said, mut client) = (Said::default(), None);
+            let mut said = Said::default();
             while !stop.load(SeqCst) {
                 core.defrag_bell.wait(None);
                 while !stop.load(SeqCst) {
                     let began = Instant::now();
                     match Spot::step(&core, &mut packer) {
                         Ok(Some(time)) => std::thread::sleep(time.saturating_sub(began.elapsed())),
-                        Ok(None) => match (core.spot.next_later(), store.upgrade()) {
-                            (Some(range), Some(store)) => {
-                                store.read_again(&mut client, range);
-                                // Beside guests that are busy it goes on slowly.
-                                let before = store.requests();
-                                std::thread::sleep(GLANCE);
-                                if store.requests() != before {
-                                    std::thread::sleep(BESIDE_GUESTS);
-                                }
+                        Ok(None) => {
+                            let Some(range) = core.spot.next_later() else {
+                                break;
+                            };
+                            again.read(range);
+                            // Beside guests that are busy it goes on slowly.
+                            let before = again.requests();
+                            std::thread::sleep(GLANCE);
+                            if again.requests() != before {
+                                std::thread::sleep(BESIDE_GUESTS);
                             }
-                            _ => break,
-                        },
+                        }
                         Err(error) => {
                             said.outcome("spot defragmentation", Err(error));
                             break;
@@ -191,71 +190,17 @@ impl Store {
                 .spawn("firn-pack", move |_| core.packers.serve(&mut packer))?;
         }
         self.core.alloc_bell.ring();
-        // The thread must not keep the store alive.
-        let store = Arc::downgrade(self);
-        let core = Arc::clone(&self.core);
+        let (core, upkeep) = (Arc::clone(&self.core), Arc::clone(&self.upkeep));
         self.threads.spawn("firn-upkeep", move |stop| {
             let mut said = Said::default();
             while !stop.load(SeqCst) {
                 core.upkeep_bell.wait(Some(QUIET));
-                let Some(store) = store.upgrade() else { return };
-                if !stop.load(SeqCst) && !said.outcome("upkeep", store.upkeep()) {
+                if !stop.load(SeqCst) && !said.outcome("upkeep", upkeep.round()) {
                     // Not again at once: what failed needs time, or a person.
                     core.upkeep_bell.wait(Some(RETRY));
                 }
             }
         })
-    }
-
-    /// One round of upkeep: a checkpoint if there is reason for one, then reclamation as far as it is called for.
-    pub fn upkeep(&self) -> Result<(), StoreError> {
-        if self.core.state.lock().failed.is_some() {
-            return Ok(());
-        }
-        let due = {
-            let state = self.core.state.lock();
-            // Merges change maps without a word in the log.
-            self.core.log_since_checkpoint(&state) > 0 || self.core.wants_checkpoint(&state)
-        };
-        if due {
-            self.checkpoint()?;
-        }
-        let segments = self.core.state.lock().segments.count();
-        crate::defrag::reclaim(&self.core, self.config.low_space_percent, || {
-            self.checkpoint()
-        })?;
-        self.core.reclaimed(segments);
-        Ok(())
-    }
-
-    /// Reads a scattered range for whose data there was no room: the read hands it over to be coalesced. What can't be read now
-    /// stays as it is.
-    pub fn read_again(&self, client: &mut Option<BlockClient>, range: Later) {
-        let vdisks = self.vdisks();
-        let Some(vdisk) = vdisks.iter().find(|v| v.id() == range.vdisk) else {
-            return;
-        };
-        if client.is_none() {
-            *client = self.client().ok();
-        }
-        let mut bytes = vec![0; range.len as usize];
-        let read = client
-            .as_mut()
-            .map(|client| client.read(vdisk, range.offset, &mut bytes));
-        if read != Some(Ok(())) {
-            log::debug!("{range:?} of {} is not read again: {read:?}", vdisk.name());
-        }
-    }
-
-    /// Requests of all vDisks that have completed.
-    fn requests(&self) -> u64 {
-        let stats = self.vdisks().into_iter().map(|v| v.stats());
-        stats.map(|s| s.reads + s.writes + s.flushes).sum()
-    }
-
-    /// The parts, for whoever drives the store step by step.
-    pub fn core(&self) -> &Arc<Core> {
-        &self.core
     }
 }
 

@@ -4,8 +4,17 @@ use super::History;
 use crate::model::{SECTOR, Value, content};
 use block_store::{Command, VDisk};
 use rand::Rng;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Bytes that are read at a time: fewer than what has scattered blocks put together.
+const NEAR: u64 = 32 << 10;
+
+/// What the last read at rest has brought.
+#[derive(Default)]
+pub(super) struct Near {
+    offset: u64,
+    bytes: Vec<u8>,
+}
 
 impl History {
     pub(super) fn match_value(
@@ -107,21 +116,16 @@ impl History {
     pub(super) fn check_all(&mut self, power: bool, when: &str, crashed: bool) {
         let vdisks: Vec<usize> = self.run.as_ref().unwrap().vdisks.keys().copied().collect();
         for vdisk in vdisks {
-            let sectors = self.model.sectors(vdisk);
-            let blocks: std::collections::BTreeSet<u64> = sectors.iter().map(|s| s / 8).collect();
-            let mut data = HashMap::new();
-            for block in &blocks {
-                data.insert(*block, self.read_block(vdisk, *block));
-            }
-            for sector in sectors {
+            let disk = Arc::clone(&self.run.as_ref().unwrap().vdisks[&vdisk]);
+            let mut near = Near::default();
+            for sector in self.model.sectors(vdisk) {
                 let allowed = if power {
                     self.model.possible(vdisk, sector)
                 } else {
                     self.model.current(vdisk, sector)
                 };
-                let at = (sector % 8 * SECTOR) as usize;
-                let bytes = &data[&(sector / 8)][at..at + SECTOR as usize];
-                let seen = self.match_value(vdisk, sector, bytes, &allowed, when);
+                let bytes = self.read_sector(&disk, sector, &mut near);
+                let seen = self.match_value(vdisk, sector, &bytes, &allowed, when);
                 self.totals.sectors_checked += 1;
                 if crashed {
                     self.model.observed(vdisk, sector, seen);
@@ -131,17 +135,29 @@ impl History {
         self.check_snapshots(when);
     }
 
-    pub(super) fn read_block(&mut self, vdisk: usize, block: u64) -> Vec<u8> {
-        let disk = Arc::clone(&self.run.as_ref().unwrap().vdisks[&vdisk]);
-        self.read_block_of(&disk, block)
+    /// A sector, read together with those beside it: `near` keeps what one read has brought.
+    pub(super) fn read_sector(
+        &mut self,
+        disk: &Arc<VDisk>,
+        sector: u64,
+        near: &mut Near,
+    ) -> [u8; SECTOR as usize] {
+        let (offset, reach) = (sector * SECTOR, near.offset + near.bytes.len() as u64);
+        if !(near.offset..reach).contains(&offset) {
+            near.offset = offset / NEAR * NEAR;
+            let len = NEAR.min(disk.size() - near.offset);
+            near.bytes = self.read_at_rest(disk, near.offset, len as usize);
+        }
+        let at = (offset - near.offset) as usize;
+        near.bytes[at..][..SECTOR as usize].try_into().unwrap()
     }
 
-    pub(super) fn read_block_of(&mut self, disk: &Arc<VDisk>, block: u64) -> Vec<u8> {
+    fn read_at_rest(&mut self, disk: &Arc<VDisk>, offset: u64, len: usize) -> Vec<u8> {
         let run = self.run.as_mut().unwrap();
         let mut done = Vec::new();
         let command = Command::Read {
-            offset: block * 4096,
-            into: vec![0xee; 4096],
+            offset,
+            into: vec![0xee; len],
         };
         run.lanes[0].submit(disk, command, u64::MAX);
         for _ in 0..1000 {

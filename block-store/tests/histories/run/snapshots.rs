@@ -1,7 +1,8 @@
 //! Snapshots: what each sector was at the cut, for as long as there is one.
 
+use super::check::Near;
 use super::{History, SIZES, name_of};
-use crate::model::{SECTOR, Value};
+use crate::model::Value;
 use block_store::{Created, Cut, StoreError};
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -160,14 +161,9 @@ impl History {
             for vdisk in vdisks {
                 let view = self.store().open_snapshot(&name_of(vdisk), &name).unwrap();
                 let sectors = self.model.sectors(vdisk);
-                let mut last = None;
+                let mut near = Near::default();
                 for sector in sectors {
-                    let block = sector / 8;
-                    if last.as_ref().is_none_or(|(b, _)| *b != block) {
-                        last = Some((block, self.read_block_of(&view, block)));
-                    }
-                    let bytes = &last.as_ref().unwrap().1[(sector % 8 * SECTOR) as usize..];
-                    let bytes = bytes[..SECTOR as usize].to_vec();
+                    let bytes = self.read_sector(&view, sector, &mut near);
                     let image = &self.snapshots[n].image;
                     let allowed = image.get(&(vdisk, sector)).cloned();
                     let allowed = allowed.unwrap_or_else(|| vec![Value::VIRGIN]);
