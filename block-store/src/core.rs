@@ -51,6 +51,8 @@ pub struct Counters {
     pub checkpoint_milliseconds: AtomicU64,
     /// Bytes of extents that compaction has moved.
     pub relocated_bytes: AtomicU64,
+    /// Bytes of cold blocks that were packed harder.
+    pub settled_bytes: AtomicU64,
     /// Bytes of blocks that spot defragmentation has put together.
     pub coalesced_bytes: AtomicU64,
 }
@@ -463,6 +465,9 @@ impl Core {
             live: 0,
             total: 0,
             prewritten: prewrite,
+            settled: false,
+            left: 0,
+            touched: 0,
         })
     }
 }

@@ -94,6 +94,12 @@ impl State {
         Some((file, self.log.reach_of(id)?))
     }
 
+    /// Bytes that compaction can move before a checkpoint has given anything back.
+    pub fn room_to_compact(&self) -> u64 {
+        let spares = self.segments.spares_for(Purpose::Relocation) as u64;
+        u64::from(self.log.left_in(Stream::Cold)) + spares * u64::from(self.segment_size)
+    }
+
     /// Accounts for something that the map no longer names.
     pub fn release(&mut self, freed: Freed) {
         release(&mut self.segments, &mut self.catalogue, freed);

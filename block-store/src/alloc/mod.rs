@@ -11,7 +11,7 @@ use crate::io::DiskFile;
 pub use prewrite::prewriting_pays;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
-pub use victim::{Victim, choose_victim};
+pub use victim::{Appetite, Candidate, Why, choose};
 
 /// Where in its life a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,12 @@ pub struct Segment {
     pub total: u32,
     /// All of it was written once: a sync of what is written to it now has no extents to convert, and journals nothing.
     pub prewritten: bool,
+    /// All of it was packed for good.
+    pub settled: bool,
+    /// Times that compaction has left something alive in it.
+    pub left: u8,
+    /// When something of it was last written or read, in seconds since 1970; not before the store was opened.
+    pub touched: u64,
 }
 
 /// All segments of a store.
@@ -69,14 +75,19 @@ pub struct Segments {
     removals: u64,
     /// One spare segment is to be [`Segment::prewritten`]: flushes are frequent.
     pub prewrite: bool,
+    /// Seconds since 1970, as upkeep last saw it.
+    pub now: u64,
 }
 
 /// Who asks for a spare segment, and so how deep into the reserve he may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// New data of guests.
+    /// New data: of guests, or put together or packed anew for later.
     Guest,
-    /// Relocated data: gives more space back than it takes.
+    /// Records that give more space back than they take: ranges that are forgotten, cuts. What guests write fills up what was opened
+    /// for these.
+    Record,
+    /// Compaction: gives a segment back for each that it takes.
     Relocation,
     /// Checkpoints: without them nothing is given back at all.
     Checkpoint,
@@ -85,13 +96,15 @@ pub enum Purpose {
 /// Segment numbers that a map entry can hold.
 const NUMBERS: u64 = 1 << 24;
 
-/// Spare segments that guests may not take: one for relocation, two for checkpoints.
-pub const RESERVED: usize = 3;
+/// Spare segments that guests may not take: one for records, one for compaction, two for checkpoints.
+pub const RESERVED: usize = 4;
 
 impl Purpose {
+    /// Spare segments below which he gets none.
     fn must_leave(self) -> usize {
         match self {
             Self::Guest => RESERVED,
+            Self::Record => 3,
             Self::Relocation => 2,
             Self::Checkpoint => 0,
         }
@@ -199,7 +212,7 @@ impl Segments {
         purpose: Purpose,
         content: Content,
         prewritten: bool,
-    ) -> Option<(u32, &Segment)> {
+    ) -> Option<(u32, &mut Segment)> {
         if self.spares.len() <= purpose.must_leave() {
             return None;
         }
@@ -212,6 +225,11 @@ impl Segments {
         segment.phase = Phase::Open;
         segment.content = content;
         Some((id, segment))
+    }
+
+    /// Spare segments that there are for `purpose`.
+    pub fn spares_for(&self, purpose: Purpose) -> usize {
+        self.spares.len().saturating_sub(purpose.must_leave())
     }
 
     /// All segments.
@@ -252,10 +270,28 @@ impl Segments {
 
     /// The segment has grown to `used` bytes by `count` blocks or nodes.
     pub fn appended(&mut self, id: u32, used: u32, count: u32) {
+        let now = self.now;
         if let Some(s) = self.get_mut(id) {
+            s.touched = now;
             s.used = s.used.max(used);
             s.total = s.total.saturating_add(count);
         }
+    }
+
+    /// From when on it counts that something is not touched.
+    pub fn start_clock(&mut self, now: u64) {
+        self.now = now;
+        for segment in self.by_id.values_mut() {
+            segment.touched = now;
+        }
+    }
+
+    /// The segment's file and generation, for something in it to be read.
+    pub fn touch(&mut self, id: u32) -> Option<&Segment> {
+        let now = self.now;
+        let segment = self.get_mut(id)?;
+        segment.touched = now;
+        Some(segment)
     }
 
     /// The rows that a checkpoint writes.
@@ -268,6 +304,7 @@ impl Segments {
             total: s.total,
             open: s.phase != Phase::Sealed,
             meta: s.content == Content::Meta,
+            settled: s.settled,
         };
         self.iter().map(row).collect()
     }

@@ -217,6 +217,7 @@ impl Checkpointer {
                         total,
                         open: false,
                         meta: true,
+                        settled: false,
                     },
                 );
             }

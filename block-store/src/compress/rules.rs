@@ -10,6 +10,9 @@ const MAX_RULES: usize = 64;
 /// Longest name or tag, in bytes.
 const MAX_NAME: usize = 64;
 
+/// Seconds without a touch after which the shipped rules take data for cold: a day.
+const COLD: u64 = 24 * 3600;
+
 /// KiB in a block.
 const BLOCK_KIB: u32 = 4;
 
@@ -54,7 +57,8 @@ pub struct Match {
     /// The vDisk has this tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// The data was written at least this many seconds ago: it is being relocated.
+    /// Nobody has written or read the data's segment for at least this many seconds (or since the store was opened): it is being
+    /// relocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age_secs: Option<u64>,
     /// What the data looks like.
@@ -92,7 +96,7 @@ pub struct WriteTraits<'a> {
     pub aligned: bool,
     /// The vDisk's tag.
     pub tag: Option<&'a str>,
-    /// Seconds since the guest wrote the data; 0 for a guest's write.
+    /// Seconds for which the data was neither written nor read; 0 for a guest's write.
     pub age_secs: u64,
     /// What the data looks like.
     pub class: Class,
@@ -179,7 +183,8 @@ impl Default for Rules {
     /// read at random as a plain block (one of 8 KiB, half of that when compressed, is one short read). Large and
     /// streaming writes get zstd:1 in long extents, which saves a fifth to a third more (see the figures in
     /// [`crate::compress`]), where the thread that serves them sleeps four fifths of its time: a source slower than that
-    /// does not notice. What looks incompressible is stored as it is.
+    /// does not notice. What looks incompressible is stored as it is. What nobody has written or read for a day is packed
+    /// as tightly as pays, once, when the host is idle.
     fn default() -> Rules {
         let rule = |name: &str, when, codec, extent_kib| Rule {
             name: name.to_owned(),
@@ -210,6 +215,15 @@ impl Default for Rules {
                     },
                     Codec::None,
                     8,
+                ),
+                rule(
+                    "cold",
+                    Match {
+                        min_age_secs: Some(COLD),
+                        ..Match::default()
+                    },
+                    Codec::Zstd(3),
+                    64,
                 ),
                 rule(
                     "large",

@@ -1,227 +1,251 @@
-//! Compaction: what is alive in a segment moves to another one.
-//!
-//! What a crash leaves: see [`super::relocate`].
+//! Compaction: what is alive in a few segments moves to another one, in order of layer and block, so that neighbours come to lie
+//! side by side. What a crash leaves: see [`super::relocate`].
 
+use super::group::{pays, stretches};
+use super::pace::Pace;
+use super::policy::Policies;
 use super::relocate::relocate;
-use crate::alloc::Content;
-use crate::compress::{Class, Rules, WriteTraits};
+use super::source::{Piece, Source, compacting};
+use crate::alloc::{Purpose, Why};
+use crate::compress::{Class, Codec, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{BLOCK, Entry, Location, RECORD_HEADER, RecordHeader, RecordKind};
-use crate::io::{AlignedBuf, PAGE};
-use crate::map::NodeKey;
-use crate::read::{Decoder, Run, Source};
-use crate::recover::{Scanned, scan};
-use crate::state::{Blocked, State};
+use crate::format::{BLOCK, Entry, RECORD_HEADER, RecordHeader};
+use crate::read::Decoder;
 use crate::write::{Body, Packer, PreparedWrite};
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const COMPACT: Purpose = Purpose::Relocation;
 
 /// How a compaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything that is alive and can be read has moved.
+    /// Everything that is alive, can be read and gains by it has moved.
     Moved,
     /// There was no room to move it to.
     NoRoom,
+    /// A checkpoint is waited for: the rest comes later.
+    Interrupted,
 }
 
-/// One segment's records, and the tools to move what is alive.
-pub struct Compaction {
-    segment: u32,
-    generation: u64,
-    file: Arc<dyn crate::io::DiskFile>,
-    records: Vec<Scanned>,
+/// Bytes that move, at least, before a checkpoint that is due ends a compaction: what was read to find them shall not be read for
+/// nothing.
+const QUANTUM: u64 = 32 << 20;
+
+/// The tools to move what is alive.
+pub struct Compaction<'a> {
+    core: &'a Core,
+    policies: &'a Policies,
+    /// Space is needed at once: nothing is packed anew that needn't be.
+    urgent: bool,
     decoder: Decoder,
     packer: Packer,
+    prepared: PreparedWrite,
+    data: Vec<u8>,
 }
 
-impl Compaction {
-    /// Reads the segment's headers.
-    pub fn of(core: &Core, segment: u32) -> Result<Self, StoreError> {
-        let context = || StoreError::io(format!("compacting segment {segment:x}"));
-        let (file, generation) = {
-            let state = core.state.lock();
-            let s = state
-                .segments
-                .get(segment)
-                .ok_or_else(|| context()(io::ErrorKind::NotFound.into()))?;
-            (Arc::clone(&s.file), s.generation)
-        };
-        let scan = scan(
-            &*file,
-            segment,
-            generation,
-            crate::format::SEGMENT_DATA_START,
-        )
-        .map_err(context())?;
-        let (decoder, packer) = (
-            Decoder::new().map_err(context())?,
-            Packer::new().map_err(context())?,
-        );
+/// Why a stretch has not moved.
+enum Left {
+    NoRoom,
+    /// Some of it can't be read: it stays where it is, and is named in the log.
+    Damaged,
+}
+
+impl<'a> Compaction<'a> {
+    /// By these rules.
+    pub fn new(core: &'a Core, policies: &'a Policies, urgent: bool) -> Result<Self, StoreError> {
+        let tool = || StoreError::io("compacting segments");
         Ok(Self {
-            segment,
-            generation,
-            file,
-            records: scan.records,
-            decoder,
-            packer,
+            core,
+            policies,
+            urgent,
+            decoder: Decoder::new().map_err(tool())?,
+            packer: Packer::new().map_err(tool())?,
+            prepared: PreparedWrite::default(),
+            data: Vec::new(),
         })
     }
 
-    /// Moves everything that is alive. What can't be read stays where it is and is named in the log.
-    pub fn run(mut self, core: &Core, content: Content) -> Result<Outcome, StoreError> {
-        for record in std::mem::take(&mut self.records) {
-            let moved = match (content, record.header.kind) {
-                (Content::Meta, RecordKind::Node) => self.rewrite_node(core, &record)?,
-                (Content::Data, RecordKind::Extent) => self.move_extent(core, &record)?,
-                _ => true,
-            };
-            if !moved {
-                return Ok(Outcome::NoRoom);
+    /// Moves what is alive in all of `sources`. These are not looked at again if something of it stays for good.
+    pub fn run(
+        &mut self,
+        mut sources: Vec<Source>,
+        pace: &mut Pace,
+    ) -> Result<Outcome, StoreError> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (n, source) in sources.iter().enumerate() {
+            source.alive(self.core, n, &mut pieces)?;
+        }
+        pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
+        let shapes: Vec<_> = pieces.iter().map(|p| p.shape).collect();
+        let moved = &self.core.counters.relocated_bytes;
+        let before = moved.load(Relaxed);
+        for range in stretches(&shapes) {
+            let due = self.core.wants_checkpoint(&self.core.state.lock());
+            if due && moved.load(Relaxed) - before >= QUANTUM {
+                return Ok(Outcome::Interrupted);
+            }
+            if !due && !self.urgent {
+                pace.wait();
+            }
+            let stretch = pieces.get(range).unwrap_or_default();
+            match self.move_stretch(&mut sources, stretch)? {
+                Ok(()) | Err(Left::Damaged) => {}
+                Err(Left::NoRoom) => return Ok(Outcome::NoRoom),
+            }
+        }
+        let mut state = self.core.state.lock();
+        let walked = state.catalogue.dropped.is_empty();
+        for source in &sources {
+            if let Some(segment) = state.segments.get_mut(source.id) {
+                segment.settled |= source.why == Why::Cold;
+                segment.left += u8::from(source.why == Why::Sparse && walked && segment.live > 0);
             }
         }
         Ok(Outcome::Moved)
     }
 
-    /// A live node becomes dirty: the next checkpoint writes it elsewhere.
-    fn rewrite_node(&self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
-        let at = Entry::Stored {
-            at: self.location(record),
-            index: 0,
+    /// Moves a stretch: each extent as it is, or all blocks in extents of a new form.
+    fn move_stretch(
+        &mut self,
+        sources: &mut [Source],
+        stretch: &[Piece],
+    ) -> Result<Result<(), Left>, StoreError> {
+        let Some(head) = stretch.first() else {
+            return Ok(Ok(()));
+        };
+        let policy = self.policies.of_layer(head.shape.layer);
+        let of = |p: &Piece| sources.get(p.source).map(|s| (s.why, s.untouched));
+        let known = stretch.iter().filter_map(of);
+        let (why, untouched) = known.min_by_key(|k| k.1).unwrap_or((Why::Sparse, 0));
+        let headroom = self.core.cpu_headroom.load(Relaxed);
+        let traits = WriteTraits {
+            bytes: stretch.iter().map(|p| p.bytes() as u64).sum(),
+            sequential: true,
+            aligned: true,
+            tag: policy.tag.as_deref(),
+            age_secs: untouched,
+            class: Class::Compressible,
+            // What little is packed when space is short is to become as short as can be.
+            cpu_headroom: if self.urgent { 100 } else { headroom },
+        };
+        let choice = policy.rules.choose(&traits);
+        let shapes: Vec<_> = stretch.iter().map(|p| p.shape).collect();
+        let anew = match why {
+            Why::Cold => would_change(stretch, choice.codec),
+            Why::Sparse => !self.urgent && pays(&shapes, u64::from(choice.extent_blocks)),
+        };
+        match why {
+            Why::Cold if !anew => Ok(Ok(())),
+            Why::Cold => {
+                let counter = &self.core.counters.settled_bytes;
+                counter.fetch_add(traits.bytes, Relaxed);
+                // It takes space before it gives any.
+                self.pack(sources, stretch, &policy.rules, &traits, Purpose::Guest)
+            }
+            Why::Sparse if anew => self.pack(sources, stretch, &policy.rules, &traits, COMPACT),
+            Why::Sparse => {
+                for piece in stretch {
+                    // Perhaps it went together with another part of its extent.
+                    if !piece.shape.whole && !self.is_alive(piece) {
+                        continue;
+                    }
+                    let one = std::slice::from_ref(piece);
+                    let moved = match piece.shape.whole {
+                        true => self.copy(sources, piece),
+                        false => self.pack(sources, one, &policy.rules, &traits, COMPACT),
+                    };
+                    if let Err(Left::NoRoom) = moved? {
+                        return Ok(Err(Left::NoRoom));
+                    }
+                }
+                Ok(Ok(()))
+            }
         }
-        .pack();
-        let done = core.with_nodes(|state| {
-            for layer in owners(state, record.header.layer) {
-                let Some(key) = NodeKey::from_identity(layer, record.header.first) else {
-                    continue;
-                };
-                if state.map.names_node(key, at).map_err(Blocked::Node)? {
-                    state.map.make_resident(key).map_err(Blocked::Node)?;
-                    state.map.mark_dirty(key);
+    }
+
+    fn is_alive(&self, piece: &Piece) -> bool {
+        let mut state = self.core.state.lock();
+        let found = state.map.lookup(piece.shape.layer, piece.shape.first);
+        found.ok() == piece.entries().next() || found.is_err()
+    }
+
+    /// An extent as it is.
+    fn copy(
+        &mut self,
+        sources: &mut [Source],
+        piece: &Piece,
+    ) -> Result<Result<(), Left>, StoreError> {
+        let Some(source) = sources.get_mut(piece.source) else {
+            return Ok(Err(Left::Damaged));
+        };
+        let id = source.id;
+        let stored = match source.stored(piece.at) {
+            Ok(stored) => stored,
+            Err(error) => return Ok(Err(unreadable(&compacting(id)(error), piece))),
+        };
+        let end = RECORD_HEADER + piece.header.payload_len as usize;
+        let payload = stored.get(RECORD_HEADER..end).unwrap_or_default();
+        // Its source goes: what is copied must be what was written.
+        if !piece.header.payload_is_intact(payload) {
+            let why = std::io::Error::other("the payload does not have its checksum");
+            return Ok(Err(unreadable(&compacting(id)(why), piece)));
+        }
+        let at = piece.at;
+        // Dead blocks come along, and stay dead: the map does not name them.
+        let entry = |n| Entry::Stored { at, index: n }.pack();
+        let seen: Vec<u64> = (0..piece.header.count as u8).map(entry).collect();
+        let at = relocate(self.core, COMPACT, &piece.header, payload, &seen)?;
+        Ok(at.map(drop).ok_or(Left::NoRoom))
+    }
+
+    /// Blocks of several extents, decoded and packed anew.
+    fn pack(
+        &mut self,
+        sources: &mut [Source],
+        stretch: &[Piece],
+        rules: &crate::compress::Rules,
+        traits: &WriteTraits<'_>,
+        purpose: Purpose,
+    ) -> Result<Result<(), Left>, StoreError> {
+        let Some(head) = stretch.first() else {
+            return Ok(Ok(()));
+        };
+        self.data.clear();
+        for piece in stretch {
+            let Some(source) = sources.get_mut(piece.source) else {
+                return Ok(Err(Left::Damaged));
+            };
+            let (id, run) = (source.id, piece.run(source.generation()));
+            let stored = match source.stored(piece.at) {
+                Ok(stored) => stored,
+                Err(error) => return Ok(Err(unreadable(&compacting(id)(error), piece))),
+            };
+            // Whose it is was found when it was found alive.
+            match self.decoder.decode(&run, stored, &mut |_, _| true) {
+                Ok(blocks) => self.data.extend_from_slice(blocks),
+                Err(fault) => {
+                    let why = std::io::Error::other(fault.why);
+                    return Ok(Err(unreadable(&compacting(id)(why), piece)));
                 }
             }
-            Ok(!state.map.is_full())
-        })?;
-        Ok(done.unwrap_or(false))
-    }
-
-    fn location(&self, record: &Scanned) -> Location {
-        Location {
-            segment: self.segment,
-            offset: record.offset,
-            len: record.header.stored_len() as u32,
         }
-    }
-
-    fn move_extent(&mut self, core: &Core, record: &Scanned) -> Result<bool, StoreError> {
-        let at = self.location(record);
-        let owners = owners(&core.state.lock(), record.header.layer);
-        for layer in owners {
-            // The copy is the owner's own: it needs no alias.
-            let header = RecordHeader {
-                layer,
-                ..record.header
-            };
-            if !self.move_blocks_of(core, record, &header, at)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Moves what one layer still names of an extent; `header` says which.
-    fn move_blocks_of(
-        &mut self,
-        core: &Core,
-        record: &Scanned,
-        header: &RecordHeader,
-        at: Location,
-    ) -> Result<bool, StoreError> {
-        let alive = core
-            .with_nodes(|state| alive_blocks(state, header, at))?
-            .unwrap_or_default();
-        if alive.is_empty() {
-            return Ok(true);
-        }
-        let stored = self.read(at)?;
-        if alive.iter().eq([&(0..header.count)]) && header.codec != 0 && record.intact {
-            let payload = stored
-                .get(RECORD_HEADER..RECORD_HEADER + header.payload_len as usize)
-                .unwrap_or_default();
-            return Ok(relocate(core, header, payload, &entries(at, 0, header.count))?.is_some());
-        }
-        for range in alive {
-            if !self.move_blocks(core, header, at, &stored, range)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn read(&self, at: Location) -> Result<Vec<u8>, StoreError> {
-        let context = || StoreError::io(format!("compacting segment {:x}", self.segment));
-        let from = at.offset as usize / PAGE * PAGE;
-        let mut pages = AlignedBuf::zeroed((at.end() as usize).next_multiple_of(PAGE) - from)
-            .map_err(context())?;
-        self.file
-            .read_at(&mut pages, from as u64)
-            .map_err(context())?;
-        let skip = at.offset as usize - from;
-        Ok(pages
-            .get(skip..skip + at.len as usize)
-            .unwrap_or_default()
-            .to_vec())
-    }
-
-    /// Decodes some blocks of an extent and writes them as extents of their own.
-    fn move_blocks(
-        &mut self,
-        core: &Core,
-        header: &RecordHeader,
-        at: Location,
-        stored: &[u8],
-        range: Range<u64>,
-    ) -> Result<bool, StoreError> {
-        let run = Run {
-            first: header.first + range.start,
-            blocks: range.end - range.start,
-            layer: header.layer,
-            at,
-            index: range.start as u8,
-            generation: self.generation,
-            source: Source::Zero,
-        };
-        let data = match self.decoder.decode(&run, stored, &mut |_, _| true) {
-            Ok(data) => data.to_vec(),
-            Err(fault) => {
-                log::error!(
-                    "segment {:x} can't be compacted: byte {}: {}",
-                    self.segment,
-                    fault.offset,
-                    fault.why
-                );
-                return Ok(true);
-            }
-        };
-        let traits = WriteTraits {
-            bytes: data.len() as u64,
-            sequential: false,
-            aligned: true,
-            tag: None,
-            age_secs: 0,
-            class: Class::Compressible,
-            cpu_headroom: 100,
-        };
-        let mut prepared = PreparedWrite::default();
+        let seen: Vec<u64> = stretch.iter().flat_map(Piece::entries).collect();
+        self.prepared.clear();
+        let (first, data) = (head.shape.first, &self.data);
         self.packer
-            .pack_stored(&Rules::default(), &traits, run.first, &data, &mut prepared);
-        for piece in &prepared.pieces {
+            .pack_stored(rules, traits, first, data, &mut self.prepared);
+        // A part of an extent may take more by itself than with all that is dead beside it.
+        if let [piece] = stretch
+            && self.prepared.stored_len(data) > piece.at.len as usize
+        {
+            return self.copy(sources, piece);
+        }
+        for piece in &self.prepared.pieces {
             let Body::Extent { codec, crc, .. } = piece.body else {
                 continue;
             };
-            let payload = prepared.payload(piece, &data);
+            let payload = self.prepared.payload(piece, data);
             let header = RecordHeader {
                 codec,
                 first: piece.first,
@@ -229,56 +253,38 @@ impl Compaction {
                 payload_len: payload.len() as u32,
                 raw_len: (piece.blocks as usize * BLOCK) as u32,
                 payload_crc: crc,
-                ..*header
+                ..head.header
             };
-            let index = piece.first - (run.first - range.start);
-            if relocate(core, &header, payload, &entries(at, index, header.count))?.is_none() {
-                return Ok(false);
+            let from = (piece.first - first) as usize;
+            let seen = seen.get(from..from + piece.blocks as usize);
+            let moved = relocate(
+                self.core,
+                purpose,
+                &header,
+                payload,
+                seen.unwrap_or_default(),
+            )?;
+            if moved.is_none() {
+                return Ok(Err(Left::NoRoom));
             }
         }
-        Ok(true)
+        Ok(Ok(()))
     }
 }
 
-/// The layers whose maps may name what was written for `origin`: its last heir, and those that are being merged into that.
-fn owners(state: &State, origin: u32) -> Vec<u32> {
-    let catalogue = &state.catalogue;
-    let heir = catalogue.aliases.heir(origin);
-    let merging = catalogue.aliases.under_way();
-    merging
-        .filter(|layer| catalogue.aliases.heir(*layer) == heir)
-        .chain([heir])
-        .filter(|layer| catalogue.layers.contains_key(layer))
-        .collect()
+/// Whether packing by `codec` makes something else of a stretch. What is stored as it is was found incompressible.
+fn would_change(stretch: &[Piece], codec: Codec) -> bool {
+    let other = |p: &Piece| p.header.codec != 0 && p.header.codec != codec.byte();
+    codec != Codec::None && stretch.iter().any(other)
 }
 
-/// Packed entries of an extent's blocks from `index` on.
-fn entries(at: Location, index: u64, count: u64) -> Vec<u64> {
-    let entry = |n: u64| Entry::Stored {
-        at,
-        index: (index + n) as u8,
-    };
-    (0..count).map(|n| entry(n).pack()).collect()
-}
-
-/// The blocks of an extent that the map of `header`'s layer still names, as ranges of indices.
-fn alive_blocks(
-    state: &mut State,
-    header: &RecordHeader,
-    at: Location,
-) -> Result<Vec<Range<u64>>, Blocked> {
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for n in 0..header.count {
-        let bits = state
-            .map
-            .lookup(header.layer, header.first + n)
-            .map_err(Blocked::Node)?;
-        if bits == (Entry::Stored { at, index: n as u8 }).pack() {
-            match out.last_mut() {
-                Some(last) if last.end == n => last.end += 1,
-                _ => out.push(n..n + 1),
-            }
-        }
-    }
-    Ok(out)
+fn unreadable(error: &StoreError, piece: &Piece) -> Left {
+    log::error!(
+        "{error}: byte {}, layer {}, {} blocks from block {}; they stay where they are",
+        piece.at.offset,
+        piece.shape.layer,
+        piece.shape.blocks,
+        piece.shape.first
+    );
+    Left::Damaged
 }

@@ -4,18 +4,28 @@
 //! small steps, outside of the lock but for short critical sections, and can stop anywhere: what has not taken
 //! effect by a checkpoint is done again.
 
+mod appetite;
 mod compact;
 mod dropped;
+mod group;
+mod pace;
+mod policy;
 mod relocate;
+mod source;
 mod spot;
 
+pub use pace::Pace;
 pub use spot::{Gather, Later, Pieces, Spot};
 
-use crate::alloc::{Content, choose_victim};
+use crate::alloc::{Appetite, Candidate, Content, Segments, Why, choose};
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::snapshot::tidy;
+use appetite::{Circumstances, appetite};
 use compact::{Compaction, Outcome};
+use policy::Policies;
+use source::Source;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Nodes of deleted maps that are walked between two checkpoints, at most.
 const WALK: usize = 1000;
@@ -23,29 +33,16 @@ const WALK: usize = 1000;
 const TIDY: usize = 4096;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
-
-/// How hard to compact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pressure {
-    /// Data segments with at most this share of live entries, in per cent.
-    data: u32,
-    /// Metadata segments, likewise.
-    meta: u32,
-}
-
-/// Compaction costs writes: data is only compacted when space runs short. Maps are small and rewritten anyway.
-fn pressure(free_percent: u64, low: u32, full: bool) -> Pressure {
-    match () {
-        () if full => Pressure { data: 95, meta: 75 },
-        () if free_percent < u64::from(low) => Pressure { data: 75, meta: 50 },
-        () => Pressure { data: 0, meta: 25 },
-    }
-}
+/// Bytes that are moved between two checkpoints while guests are busy, at most: these may wait for the next one.
+const BESIDE_GUESTS: u64 = 64 << 20;
+/// Share of the host's CPU time, in per cent, that is idle when the store may work for later.
+const IDLE: u8 = 80;
 
 /// One round of reclamation; `checkpoint` makes its effects durable and removes segments.
 pub fn reclaim(
     core: &Core,
     low_space_percent: u32,
+    pace: &mut Pace,
     mut checkpoint: impl FnMut() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let tidied = tidy(core, TIDY)?;
@@ -60,48 +57,133 @@ pub fn reclaim(
         core.upkeep_bell.ring();
         return Ok(());
     }
-    let space = core
-        .disk
-        .space()
-        .map_err(StoreError::io("asking for free space"))?;
-    let free_percent = space.free.saturating_mul(100) / space.total.max(1);
-    let full = core.state.lock().full;
-    if !full && free_percent < u64::from(low_space_percent) {
-        log::warn!(
-            "the store's filesystem has {free_percent} % free space left; compacting sparse segments"
-        );
-    }
-    let pressure = pressure(free_percent, low_space_percent, full);
-    // Segments that can't be emptied, or that the log still has to write out, are passed over in this round.
-    let mut tried = core.state.lock().log.segments();
-    let mut progress = false;
-    for _ in 0..ROUND {
-        let victim = {
-            let segments = &core.state.lock().segments;
-            choose_victim(segments, Content::Data, pressure.data, &tried)
-                .or_else(|| choose_victim(segments, Content::Meta, pressure.meta, &tried))
-        };
-        let Some(victim) = victim else { break };
-        tried.push(victim.id);
-        match Compaction::of(core, victim.id)?.run(core, victim.content)? {
-            Outcome::Moved => progress = true,
-            Outcome::NoRoom => break,
+    let round = Round::of(core, low_space_percent)?;
+    match compact(core, &round, pace)? {
+        Progress::None => Ok(()),
+        progress => {
+            checkpoint()?;
+            if progress == Progress::More {
+                core.upkeep_bell.ring();
+            }
+            Ok(())
         }
-        if core.wants_checkpoint(&core.state.lock()) {
+    }
+}
+
+/// What a round of compaction has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There was nothing to do, or no room for it.
+    None,
+    /// Something has moved.
+    Some,
+    /// And there may be more to move.
+    More,
+}
+
+/// What a round of compaction goes by.
+struct Round {
+    policies: Policies,
+    appetite: Appetite,
+    idle: bool,
+}
+
+impl Round {
+    fn of(core: &Core, low_space_percent: u32) -> Result<Self, StoreError> {
+        let space = core.disk.space();
+        let space = space.map_err(StoreError::io("asking for free space"))?;
+        let free_percent = space.free.saturating_mul(100) / space.total.max(1);
+        let policies = Policies::of(core);
+        let state = core.state.lock();
+        let now = Circumstances {
+            full: state.full,
+            low_space: free_percent < u64::from(low_space_percent),
+            dead_percent: dead_percent(&state.segments),
+            idle: core.cpu_headroom.load(Relaxed) >= IDLE,
+            cold_from: policies.cold_from(),
+        };
+        drop(state);
+        if now.low_space && !now.full {
+            log::warn!(
+                "the store's filesystem has {free_percent} % free space left; compacting sparse segments"
+            );
+        }
+        let appetite = appetite(&now);
+        Ok(Self {
+            policies,
+            appetite,
+            idle: now.idle,
+        })
+    }
+}
+
+/// Share of dead blocks in all data segments.
+fn dead_percent(segments: &Segments) -> u64 {
+    let data = segments.iter().filter(|(_, s)| s.content == Content::Data);
+    let (live, total) = data.fold((0, 0), |(live, total), (_, s)| {
+        (live + u64::from(s.live), total + u64::from(s.total))
+    });
+    (total - live.min(total)) * 100 / total.max(1)
+}
+
+/// Compacts a few segments: data ones together, so that their neighbours meet, or one cold one, or maps.
+fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, StoreError> {
+    // Segments that the log still has to write out are passed over.
+    let mut tried = core.state.lock().log.segments();
+    let (mut sources, mut rewritten) = (Vec::new(), 0);
+    let mut room = core.state.lock().room_to_compact();
+    if !round.idle {
+        room = room.min(BESIDE_GUESTS);
+    }
+    while sources.len() + rewritten < ROUND {
+        let chosen = {
+            let state = core.state.lock();
+            // All of a round's segments are emptied or none: their blocks move in order, and not segment by segment.
+            let fits = |c: &Candidate| c.content == Content::Meta || c.bytes_alive() <= room;
+            let others = state
+                .segments
+                .candidates()
+                .filter(|c| !tried.contains(&c.id) && fits(c));
+            choose(others, round.appetite)
+        };
+        let Some((victim, why)) = chosen else { break };
+        if why == Why::Cold && !sources.is_empty() {
+            break;
+        }
+        tried.push(victim.id);
+        let source = Source::of(core, victim.id, why, victim.untouched)?;
+        match victim.content {
+            Content::Data => {
+                room -= victim.bytes_alive().min(room);
+                sources.push(source);
+            }
+            Content::Meta => {
+                rewritten += 1;
+                if !source.rewrite_nodes(core)? {
+                    return Ok(Progress::More);
+                }
+            }
+        }
+        if why == Why::Cold || core.wants_checkpoint(&core.state.lock()) {
             break;
         }
     }
-    if progress { checkpoint() } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compacts_data_only_when_space_runs_short() {
-        assert_eq!(pressure(50, 10, false).data, 0);
-        assert_eq!(pressure(9, 10, false).data, 75);
-        assert_eq!(pressure(50, 10, true).data, 95);
+    if sources.is_empty() {
+        return Ok(match rewritten {
+            0 => Progress::None,
+            _ => Progress::More,
+        });
     }
+    pace.rest();
+    let moved = core.counters.relocated_bytes.load(Relaxed);
+    let mut compaction = Compaction::new(core, &round.policies, round.appetite.urgent)?;
+    let outcome = compaction.run(sources, pace)?;
+    let moved = core.counters.relocated_bytes.load(Relaxed) != moved;
+    Ok(match (outcome, moved || rewritten > 0) {
+        (Outcome::Moved | Outcome::Interrupted, true) => Progress::More,
+        (Outcome::NoRoom, true) => Progress::Some,
+        // A cold segment in which everything was packed already: the next one.
+        (Outcome::Moved | Outcome::Interrupted, false) => Progress::More,
+        (Outcome::NoRoom, false) => Progress::None,
+    })
 }

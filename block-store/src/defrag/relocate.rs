@@ -4,6 +4,7 @@
 //! Relocated extents take effect only through a checkpoint: roll-forward passes over them, and the segment they came
 //! from is removed only by a checkpoint that no longer names it. So no relocated copy can outlive a newer write.
 
+use crate::alloc::Purpose;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader};
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// what was `seen`. `None`: there is no room, or a checkpoint has to come first; nothing has happened then.
 pub fn relocate(
     core: &Core,
+    purpose: Purpose,
     header: &RecordHeader,
     payload: &[u8],
     seen: &[u64],
@@ -39,7 +41,7 @@ pub fn relocate(
             if state.map.is_full() {
                 return Err(Blocked::Checkpoint);
             }
-            let (at, _) = append(state, Stream::Cold, &header, payload)?;
+            let (at, _) = append(state, Stream::Cold, purpose, &header, payload)?;
             switch(state, &header, at, seen);
             core.ring_for(state);
             Ok(at)

@@ -15,6 +15,7 @@
 //! is put together as it is touched, and its segments empty.
 
 use super::relocate::relocate;
+use crate::alloc::Purpose;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
@@ -261,7 +262,7 @@ fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), St
             payload_crc: crc,
             link: 0,
         };
-        let Some(at) = relocate(core, &header, payload, seen)? else {
+        let Some(at) = relocate(core, Purpose::Guest, &header, payload, seen)? else {
             return Ok(());
         };
         let blocks = piece.blocks * BLOCK as u64;

@@ -23,6 +23,8 @@ pub struct SegmentRow {
     pub open: bool,
     /// Holds the maps' nodes and not extents.
     pub meta: bool,
+    /// All of it was packed for good: compaction does not look for what could be packed harder.
+    pub settled: bool,
 }
 
 /// Rows as bytes.
@@ -34,7 +36,11 @@ pub fn encode_table(rows: &[SegmentRow]) -> Vec<u8> {
         put(to, 8, &row.generation.to_le_bytes());
         put(to, 16, &row.live.to_le_bytes());
         put(to, 20, &row.total.to_le_bytes());
-        put(to, 24, &[u8::from(row.open) | u8::from(row.meta) << 1]);
+        put(
+            to,
+            24,
+            &[u8::from(row.open) | u8::from(row.meta) << 1 | u8::from(row.settled) << 2],
+        );
     }
     out
 }
@@ -53,7 +59,7 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<SegmentRow>, FormatError> {
             let f = Fields::new(WHAT, row);
             let flags = f.u8(24)?;
             let id = f.u32(0)?;
-            if flags > 3 || id >= 1 << 24 || f.u32(4)? > MAX_SEGMENT || f.u64(8)? > MAX_NUMBER {
+            if flags > 7 || id >= 1 << 24 || f.u32(4)? > MAX_SEGMENT || f.u64(8)? > MAX_NUMBER {
                 return Err(f.error(format!(
                     "segment {id:x} has impossible flags {flags:x}, number or length"
                 )));
@@ -66,6 +72,7 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<SegmentRow>, FormatError> {
                 total: f.u32(20)?,
                 open: flags & 1 != 0,
                 meta: flags & 2 != 0,
+                settled: flags & 4 != 0,
             })
         })
         .collect()
@@ -85,6 +92,7 @@ mod tests {
             total: 3,
             open: true,
             meta: false,
+            settled: false,
         };
         let rows = vec![
             row,
@@ -93,9 +101,13 @@ mod tests {
                 open: false,
                 ..row
             },
+            SegmentRow {
+                settled: true,
+                ..row
+            },
         ];
         let bytes = encode_table(&rows);
-        assert_eq!(bytes.len(), 64);
+        assert_eq!(bytes.len(), 96);
         assert_eq!(decode_table(&bytes), Ok(rows));
         assert!(decode_table(&bytes[..33]).is_err());
         let mut bad = bytes;

@@ -83,7 +83,7 @@ pub struct Drain {
 pub struct Log {
     pool: SlotPool,
     segments: Vec<LogSegment>,
-    open: [Option<u32>; 3],
+    open: [Option<u32>; STREAMS.len()],
     next_lsn: u64,
     /// Per stream: the last LSN that a commit of it has covered.
     synced: [u64; STREAMS.len()],
@@ -101,7 +101,7 @@ impl Log {
         Self {
             pool,
             segments: Vec::new(),
-            open: [None; 3],
+            open: [None; STREAMS.len()],
             next_lsn,
             synced: [0; STREAMS.len()],
             unrecorded,
@@ -186,6 +186,12 @@ impl Log {
         let open = self.open.first().copied().flatten()?;
         let segment = self.segment(open)?;
         Some((segment.append - SEGMENT_DATA_START, segment.commits))
+    }
+
+    /// Bytes that are left in the stream's open segment.
+    pub fn left_in(&self, stream: Stream) -> u32 {
+        let open = self.open_in(stream).and_then(|id| self.segment(id));
+        open.map_or(0, |s| s.size - s.append.min(s.size))
     }
 
     /// Whether a record of `len` stored bytes can be appended now.

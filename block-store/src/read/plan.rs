@@ -99,7 +99,7 @@ fn continues(run: &Run, layer: u32, bits: u64) -> bool {
     }
 }
 
-fn run_of(state: &State, layer: u32, block: u64, bits: u64) -> Run {
+fn run_of(state: &mut State, layer: u32, block: u64, bits: u64) -> Run {
     let nowhere = Location {
         segment: 0,
         offset: 0,
@@ -118,7 +118,7 @@ fn run_of(state: &State, layer: u32, block: u64, bits: u64) -> Run {
         Ok(Entry::Stored { at, index }) => {
             (run.at, run.index) = (at, index);
             let mut copy = Vec::new();
-            run.source = match state.segments.get(at.segment) {
+            run.source = match state.segments.touch(at.segment) {
                 None => Source::Damaged,
                 Some(segment) => {
                     run.generation = segment.generation;

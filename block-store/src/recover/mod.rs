@@ -182,6 +182,9 @@ fn open_segments(
                 total,
                 // Not known any more, and no matter: old segments are only read.
                 prewritten: false,
+                settled: row.is_some_and(|r| r.settled),
+                left: 0,
+                touched: 0,
             },
         );
     }

@@ -50,11 +50,4 @@ impl Again {
             log::debug!("{range:?} of {} is not read again: {read:?}", vdisk.name());
         }
     }
-
-    /// Requests of all vDisks that have completed.
-    pub(super) fn requests(&self) -> u64 {
-        let vdisks = self.vdisks.read();
-        let stats = vdisks.values().map(|v| v.stats());
-        stats.map(|s| s.reads + s.writes + s.flushes).sum()
-    }
 }

@@ -28,6 +28,7 @@ pub use vdisk::{VDisk, VDiskStats};
 
 use crate::compress::Rules;
 use crate::core::Core;
+use crate::defrag::Pace;
 use crate::error::StoreError;
 use crate::host::Host;
 use crate::io::real::Lock;
@@ -47,7 +48,7 @@ type VDisks = RwLock<BTreeMap<String, Arc<VDisk>>>;
 /// An open store, owned exclusively by this process.
 pub struct Store {
     core: Arc<Core>,
-    host: Box<dyn Host>,
+    host: Arc<dyn Host>,
     config: OpenConfig,
     created: u64,
     upkeep: Arc<Upkeep>,
@@ -123,7 +124,7 @@ impl Store {
 
     /// One round of upkeep: a checkpoint if there is reason for one, then reclamation as far as it is called for.
     pub fn upkeep(&self) -> Result<(), StoreError> {
-        self.upkeep.round()
+        self.upkeep.round(&mut Pace::default())
     }
 
     /// The parts, for whoever drives the store step by step.

@@ -118,6 +118,7 @@ impl Store {
         lock: Option<Lock>,
     ) -> Result<Arc<Self>, StoreError> {
         let begun = Instant::now();
+        let host: Arc<dyn Host> = host.into();
         let disk = host.disk();
         let file = disk
             .open(SUPERBLOCK_FILE)
@@ -160,6 +161,7 @@ impl Store {
         let (pool, name) = new_buffer(&*host, &superblock, &config)?;
         let (chains, damaged) = (std::mem::take(&mut found.chains), found.damaged);
         let unused = std::mem::take(&mut found.unused);
+        found.segments.start_clock(host.now());
         let state = State {
             map: found.map,
             presence: Presence::new(config.presence_memory),
@@ -204,6 +206,7 @@ impl Store {
         let core = Arc::new(core);
         let upkeep = Upkeep {
             core: Arc::clone(&core),
+            host: Arc::clone(&host),
             checkpointer: Mutex::new(checkpointer),
             low_space_percent: config.low_space_percent,
         };

@@ -1,9 +1,9 @@
 //! The threads of an open store: the log's, the allocator's, and upkeep's. In simulation there are none, and the same
 //! steps are called one by one.
 
-use super::Store;
+use super::{Store, VDisks};
 use crate::core::Core;
-use crate::defrag::Spot;
+use crate::defrag::{Pace, Spot};
 use crate::error::StoreError;
 use crate::log::Gathering;
 use crate::snapshot::build_one;
@@ -153,6 +153,7 @@ impl Store {
         let core = Arc::clone(&self.core);
         let mut packer = Packer::new().map_err(StoreError::io("making a packer"))?;
         let mut again = self.again();
+        let vdisks = Arc::clone(&self.vdisks);
         self.threads.spawn("firn-defrag", move |stop| {
             let mut said = Said::default();
             while !stop.load(SeqCst) {
@@ -167,9 +168,9 @@ impl Store {
                             };
                             again.read(range);
                             // Beside guests that are busy it goes on slowly.
-                            let before = again.requests();
+                            let before = requests(&vdisks);
                             std::thread::sleep(GLANCE);
-                            if again.requests() != before {
+                            if requests(&vdisks) != before {
                                 std::thread::sleep(BESIDE_GUESTS);
                             }
                         }
@@ -191,17 +192,28 @@ impl Store {
         }
         self.core.alloc_bell.ring();
         let (core, upkeep) = (Arc::clone(&self.core), Arc::clone(&self.upkeep));
+        let vdisks = Arc::clone(&self.vdisks);
+        let mut pace = Pace::beside(move || requests(&vdisks));
         self.threads.spawn("firn-upkeep", move |stop| {
             let mut said = Said::default();
             while !stop.load(SeqCst) {
                 core.upkeep_bell.wait(Some(QUIET));
-                if !stop.load(SeqCst) && !said.outcome("upkeep", upkeep.round()) {
+                // Where nothing is logged nobody else looks.
+                core.cpu_headroom.store(cpu_headroom(), Relaxed);
+                if !stop.load(SeqCst) && !said.outcome("upkeep", upkeep.round(&mut pace)) {
                     // Not again at once: what failed needs time, or a person.
                     core.upkeep_bell.wait(Some(RETRY));
                 }
             }
         })
     }
+}
+
+/// Requests of all vDisks that have completed.
+fn requests(vdisks: &VDisks) -> u64 {
+    let vdisks = vdisks.read();
+    let stats = vdisks.values().map(|v| v.stats());
+    stats.map(|s| s.reads + s.writes + s.flushes).sum()
 }
 
 /// Idle share of the host's CPU time, in per cent: what the load average of the last minute leaves of all cores.

@@ -39,7 +39,7 @@ pub fn apply(
         payload_crc: crc,
         link: 0,
     };
-    let (at, lsn) = append(state, stream, &header, payload)?;
+    let (at, lsn) = append(state, stream, Purpose::Guest, &header, payload)?;
     point_at(state, layer, piece.first, piece.blocks, at);
     Ok(lsn)
 }
@@ -73,7 +73,7 @@ pub fn apply_range(
         payload_crc: 0,
         link: 0,
     };
-    let (_, lsn) = append(state, Stream::Fresh, &header, &[])?;
+    let (_, lsn) = append(state, Stream::Fresh, Purpose::Record, &header, &[])?;
     clear(state, layer, first, blocks);
     Ok(lsn)
 }
@@ -126,20 +126,12 @@ fn ready(state: &mut State) -> Result<(), Blocked> {
 pub(crate) fn append(
     state: &mut State,
     stream: Stream,
+    purpose: Purpose,
     header: &RecordHeader,
     payload: &[u8],
 ) -> Result<(Location, u64), Blocked> {
     if state.log.room(stream, header.stored_len()) == Err(NoRoom::Segment) {
-        // A range gives back more than its record takes.
-        let guest = header.kind == RecordKind::Extent && !header.flags.relocated;
-        state.open_segment(
-            stream,
-            if guest {
-                Purpose::Guest
-            } else {
-                Purpose::Relocation
-            },
-        )?;
+        state.open_segment(stream, purpose)?;
     }
     let (at, lsn) = state
         .log

@@ -1,7 +1,7 @@
 //! Preparing a write: data groups, probing, compression. Pure work on private memory, outside of every lock.
 
 use crate::compress::{Choice, Codec, Compressor, Rules, WriteTraits, classify, is_zero};
-use crate::format::{BLOCK, MAX_EXTENT_BLOCKS};
+use crate::format::{BLOCK, MAX_EXTENT_BLOCKS, units};
 use std::io;
 use std::ops::Range;
 
@@ -71,6 +71,12 @@ impl PreparedWrite {
         }
     }
 
+    /// Bytes that its extents take in a segment, headers included.
+    pub fn stored_len(&self, data: &[u8]) -> usize {
+        let payloads = self.pieces.iter().map(|p| self.payload(p, data).len());
+        payloads.map(units).sum()
+    }
+
     /// Adds a range of zeroes.
     pub fn push_zeroes(&mut self, first: u64, blocks: u64) {
         match self.pieces.last_mut() {
@@ -137,15 +143,25 @@ impl Packer {
         data: &[u8],
         out: &mut PreparedWrite,
     ) {
-        for (n, group) in data.chunks(MAX_EXTENT_BLOCKS * BLOCK).enumerate() {
-            let start = n * MAX_EXTENT_BLOCKS * BLOCK;
-            let body = self.extent(choose_for(rules, traits, group).codec, group, start, out);
-            let blocks = (group.len() / BLOCK) as u64;
+        let mut at = 0;
+        while at < data.len() {
+            let rest = data.get(at..).unwrap_or_default();
+            let near = rest.get(..MAX_EXTENT_BLOCKS * BLOCK).unwrap_or(rest);
+            let choice = choose_for(rules, traits, near);
+            let most = u64::from(choice.extent_blocks).clamp(1, MAX_EXTENT_BLOCKS as u64);
+            let block = first + (at / BLOCK) as u64;
+            let blocks = (most - block % most).min((rest.len() / BLOCK) as u64);
+            let group = rest.get(..blocks as usize * BLOCK).unwrap_or_default();
+            if group.is_empty() {
+                return;
+            }
+            let body = self.extent(choice.codec, group, at, out);
             out.pieces.push(Piece {
-                first: first + (start / BLOCK) as u64,
+                first: block,
                 blocks,
                 body,
             });
+            at += group.len();
         }
     }
 

@@ -358,6 +358,7 @@ fn table_rows() {
         total: 0,
         open: false,
         meta: false,
+        settled: false,
     };
     let row = |r: SegmentRow| encode_table(&[r]);
     let mut t = Table::new("Segment table", row(zero));

@@ -44,6 +44,8 @@ pub struct Totals {
     pub forgotten: u64,
     /// Bytes that spot defragmentation has put together.
     pub coalesced: u64,
+    pub relocated: u64,
+    pub settled: u64,
     /// I/O errors ordered, and processes that ended because of one.
     pub faults: u64,
     pub failed: u64,
@@ -64,6 +66,8 @@ impl Totals {
         self.snapshots += o.snapshots;
         self.forgotten += o.forgotten;
         self.coalesced += o.coalesced;
+        self.relocated += o.relocated;
+        self.settled += o.settled;
         self.faults += o.faults;
         self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
@@ -342,6 +346,8 @@ impl History {
                         continue;
                     }
                     self.snapshots_of(&store);
+                    let headroom = [100, 100, 0][self.rng.random_range(0..3)];
+                    store.core().cpu_headroom.store(headroom, Relaxed);
                     self.run = Some(Running {
                         vdisks: self.vdisks_of(&store),
                         lanes: (0..2).map(|_| store.lane(4).unwrap()).collect(),

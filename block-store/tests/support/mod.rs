@@ -30,6 +30,8 @@ pub struct Machine {
     pub run_dir: String,
     pub hooks: Hooks,
     uuids: Arc<AtomicU64>,
+    /// Seconds since 1970.
+    pub clock: Arc<AtomicU64>,
 }
 
 struct SimHost {
@@ -37,6 +39,7 @@ struct SimHost {
     runtime: SimDisk,
     run_dir: String,
     uuids: Arc<AtomicU64>,
+    clock: Arc<AtomicU64>,
 }
 
 impl Host for SimHost {
@@ -53,7 +56,7 @@ impl Host for SimHost {
     }
 
     fn now(&self) -> u64 {
-        1_700_000_000
+        self.clock.load(Relaxed)
     }
 
     fn new_uuid(&self) -> Uuid {
@@ -74,6 +77,7 @@ impl Machine {
             run_dir: "/run/firn".into(),
             hooks: Hooks::default(),
             uuids: Arc::new(AtomicU64::new(1)),
+            clock: Arc::new(AtomicU64::new(1_700_000_000)),
         };
         Store::init_on(&*machine.host(), &InitOptions { segment_size }).unwrap();
         machine
@@ -88,6 +92,7 @@ impl Machine {
             hooks: Hooks::default(),
             // Names of the machine before are not to come again.
             uuids: Arc::new(AtomicU64::new(1 << 32)),
+            clock: Arc::new(AtomicU64::new(1_700_000_000)),
         };
         for (name, bytes) in files {
             let len = bytes.len().max(BLOCK) as u64;
@@ -127,6 +132,7 @@ impl Machine {
             runtime: self.disk.clone(),
             run_dir: self.run_dir.clone(),
             uuids: Arc::clone(&self.uuids),
+            clock: Arc::clone(&self.clock),
         })
     }
 

@@ -5,6 +5,7 @@ use crate::model::{SECTOR, Value, content};
 use block_store::{Command, VDisk};
 use rand::Rng;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that are read at a time: fewer than what has scattered blocks put together.
 const NEAR: u64 = 32 << 10;
@@ -89,6 +90,10 @@ impl History {
             self.verify();
         }
         self.disk.crash_after(None);
+        let core = Arc::clone(self.store().core());
+        self.totals.relocated += core.counters.relocated_bytes.load(Relaxed);
+        self.totals.settled += core.counters.settled_bytes.load(Relaxed);
+        drop(core);
         self.run = None;
         let mut power = self.die();
         let before = self.totals.power_losses;
