@@ -74,7 +74,10 @@ impl<'a> Compaction<'a> {
     ) -> Result<Outcome, StoreError> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (n, source) in sources.iter().enumerate() {
-            source.alive(self.core, n, &mut pieces)?;
+            // One that can't be read is none of the others' business.
+            if let Err(error) = source.alive(self.core, n, &mut pieces) {
+                log::error!("{error}; what is alive in it stays where it is");
+            }
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
         let shapes: Vec<_> = pieces.iter().map(|p| p.shape).collect();

@@ -403,6 +403,11 @@ fn table_rows() {
     t.done();
     assert_eq!(row(SegmentRow { open: true, ..zero })[24], 1);
     assert_eq!(row(SegmentRow { meta: true, ..zero })[24], 2);
+    let settled = SegmentRow {
+        settled: true,
+        ..zero
+    };
+    assert_eq!(row(settled)[24], 4);
 }
 
 #[test]
