@@ -3,6 +3,7 @@
 mod support;
 
 use block_store::check::{CheckOptions, check};
+use block_store::compress::Rules;
 use block_store::defrag::Spot;
 use block_store::write::Packer;
 use block_store::{Store, VDisk};
@@ -142,6 +143,76 @@ fn what_there_is_no_room_for_comes_later() {
     assert_eq!(coalesce(&store), SIZE);
     let all = client.read(&disk, 0, SIZE as usize).unwrap();
     assert!(all == content(1, 0, SIZE / BLOCK as u64));
+}
+
+/// Small writes of four streams in turns: each is put together from what it has just written, without being read.
+#[test]
+fn streams_of_small_writes_are_put_together() {
+    let mut m = Machine::new(8, 256 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let write_all = |client: &mut Client, version: u64| {
+        for n in 0..256 {
+            for block in (0..4).map(|stream| stream * 256 + n) {
+                let bytes = content(version, block, 1);
+                client.write(&disk, block * BLOCK as u64, &bytes).unwrap();
+            }
+        }
+    };
+    store.core().cpu_headroom.store(79, Relaxed);
+    write_all(&mut client, 0);
+    assert_eq!(coalesce(&store), 0, "the host is busy");
+    store.core().cpu_headroom.store(80, Relaxed);
+    let before = m.disk.counters().reads;
+    write_all(&mut client, 1);
+    flush(&mut client, &disk);
+    let together = coalesce(&store);
+    assert!(together > SIZE * 9 / 10, "{together} bytes of {SIZE}");
+    assert_eq!(m.disk.counters().reads, before, "nothing is read for it");
+    flush(&mut client, &disk);
+    let reads = read_all(&m, &mut client, &disk, 1);
+    // The first stretch of each stream was too short.
+    assert!(reads < 160, "{reads} reads");
+    // A write after it was gathered wins.
+    write_all(&mut client, 2);
+    let bytes = content(3, 17, 1);
+    client.write(&disk, 17 * BLOCK as u64, &bytes).unwrap();
+    coalesce(&store);
+    assert!(client.read(&disk, 17 * BLOCK as u64, BLOCK).unwrap() == bytes);
+    store.checkpoint().unwrap();
+    flush(&mut client, &disk);
+    drop((client, store, disk));
+    m.power_loss();
+    let store = m.open();
+    let (mut client, disk) = (Client::new(&store), store.vdisk("a").unwrap());
+    for block in 0..BLOCKS {
+        let version = if block == 17 { 3 } else { 2 };
+        let read = client.read(&disk, block * BLOCK as u64, BLOCK).unwrap();
+        assert!(read == content(version, block, 1), "block {block}");
+    }
+    store.shutdown().unwrap();
+    assert_sound(&m);
+}
+
+/// Rules say whether, for each vDisk.
+#[test]
+fn a_vdisk_can_be_left_as_it_is() {
+    let m = Machine::new(9, 256 << 20);
+    let (store, disk, mut client) = fill(&m);
+    let leave = Rules {
+        coalesce: Vec::new(),
+        ..Rules::default()
+    };
+    store.set_rules(Some("a"), leave).unwrap();
+    overwrite(&mut client, &disk, 2);
+    flush(&mut client, &disk);
+    let scattered = read_all(&m, &mut client, &disk, 2);
+    assert_eq!(coalesce(&store), 0);
+    assert_eq!(read_all(&m, &mut client, &disk, 2), scattered);
+    store.set_rules(Some("a"), Rules::default()).unwrap();
+    read_all(&m, &mut client, &disk, 2);
+    assert!(coalesce(&store) > SIZE * 9 / 10);
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Rules {
             rule: "(no rule matched)".to_owned(),
             matched: true,
             chosen: undecided,
-            codec: Rules { rules: Vec::new() }.choose(write).codec,
+            codec: Rules::last_resort().codec,
             reasons: vec!["the last resort".to_owned()],
         });
         explained

@@ -22,11 +22,13 @@
 //! made for these and fuzzed by others all the time, as zstd's is, and by `fuzz/` together with the rest.
 
 mod classify;
+mod coalesce;
 mod codec;
 mod explain;
 mod rules;
 
 pub use classify::{Class, classify, is_zero};
+pub use coalesce::{Coalesce, CoalesceRule, Touch, Touched, Touching, coalesces};
 pub use codec::{Codec, Compressor, DecodeError, Decompressor, MAX_CONTENT, ParseCodecError};
 pub use explain::Explained;
 pub use rules::{Action, Choice, Match, Rule, Rules, RulesError, WriteTraits};

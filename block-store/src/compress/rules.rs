@@ -1,11 +1,12 @@
 //! Compression rules: data that says what becomes of a write.
 
 use super::classify::Class;
+use super::coalesce::{self, CoalesceRule};
 use super::codec::Codec;
 use serde::{Deserialize, Serialize};
 
 /// Most rules of one set: each write looks at them one by one.
-const MAX_RULES: usize = 64;
+pub(super) const MAX_RULES: usize = 64;
 
 /// Longest name or tag, in bytes.
 const MAX_NAME: usize = 64;
@@ -22,6 +23,9 @@ const BLOCK_KIB: u32 = 4;
 pub struct Rules {
     /// First match first. When none matches, lz4 in extents of 16 KiB.
     pub rules: Vec<Rule>,
+    /// Which commands have what they touch put together; left out: the shipped ones.
+    #[serde(default = "coalesce::shipped")]
+    pub coalesce: Vec<CoalesceRule>,
 }
 
 /// One rule.
@@ -136,6 +140,18 @@ pub enum RulesError {
         /// What is wrong and what would be right.
         why: String,
     },
+    /// A field of a coalescing rule is wrong.
+    #[error("coalescing rule {index} ({name:?}): {field}: {why}")]
+    Coalesce {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// The field, as written in JSON.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        why: String,
+    },
 }
 
 impl Rules {
@@ -148,13 +164,22 @@ impl Rules {
             .find(|(_, rule)| rule.when.matches(write));
         match matching {
             Some((index, rule)) => rule.action.choice(Some(index)),
-            None => Action {
-                codec: Codec::Lz4,
-                extent_kib: 16,
-                defer: false,
-            }
-            .choice(None),
+            None => Self::last_resort().choice(None),
         }
+    }
+
+    /// What is done when no rule matches.
+    pub(super) fn last_resort() -> Action {
+        Action {
+            codec: Codec::Lz4,
+            extent_kib: 16,
+            defer: false,
+        }
+    }
+
+    /// Whether some rule may have small writes put together at so much idle CPU time.
+    pub fn join_writes(&self, cpu_headroom: u8) -> bool {
+        self.coalesce.iter().any(|r| r.may_join(cpu_headroom))
     }
 
     /// Checks what the types can't: names, ranges, sizes. The error names the rule and the field.
@@ -174,7 +199,12 @@ impl Rules {
                 why,
             })?;
         }
-        Ok(())
+        coalesce::check(&self.coalesce).map_err(|(index, name, field, why)| RulesError::Coalesce {
+            index,
+            name,
+            field,
+            why,
+        })
     }
 }
 
@@ -245,6 +275,7 @@ impl Default for Rules {
                 ),
                 rule("fast", Match::default(), Codec::Lz4, 8),
             ],
+            coalesce: coalesce::shipped(),
         }
     }
 }
@@ -336,7 +367,7 @@ impl Action {
     }
 }
 
-fn check_name(field: &'static str, name: &str) -> Result<(), (&'static str, String)> {
+pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), (&'static str, String)> {
     let why = if name.is_empty() {
         "is empty"
     } else if name.len() > MAX_NAME {

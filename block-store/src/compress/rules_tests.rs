@@ -14,6 +14,13 @@ fn write(bytes: u64) -> WriteTraits<'static> {
     }
 }
 
+fn with(rules: Vec<Rule>) -> Rules {
+    Rules {
+        rules,
+        ..Rules::default()
+    }
+}
+
 fn decided(write: WriteTraits<'_>) -> (Codec, u32) {
     let choice = Rules::default().choose(&write);
     (choice.codec, choice.extent_blocks * 4)
@@ -56,7 +63,7 @@ fn the_shipped_rules_do_what_they_say() {
 
 #[test]
 fn without_a_match_the_last_resort_holds() {
-    let choice = Rules { rules: vec![] }.choose(&write(4096));
+    let choice = with(vec![]).choose(&write(4096));
     assert_eq!(
         choice,
         Choice {
@@ -145,11 +152,7 @@ fn validation_names_the_rule_and_the_field() {
             ..good.clone()
         };
         change(&mut bad);
-        let error = Rules {
-            rules: vec![good.clone(), bad],
-        }
-        .validate()
-        .unwrap_err();
+        let error = with(vec![good.clone(), bad]).validate().unwrap_err();
         let RulesError::Field { index, field, .. } = &error else {
             panic!("{error}")
         };
@@ -212,9 +215,7 @@ fn validation_names_the_rule_and_the_field() {
         }),
         "use.defer"
     );
-    let many = Rules {
-        rules: vec![good; 65],
-    };
+    let many = with(vec![good; 65]);
     assert_eq!(many.validate(), Err(RulesError::TooMany(65)));
 }
 
@@ -282,7 +283,7 @@ proptest! {
         class in any_class(),
         cpu_headroom in 0..5u8,
     ) {
-        let rules = Rules { rules };
+        let rules = with(rules);
         let write = WriteTraits {
             bytes, sequential: flags.0, aligned: flags.1, tag: tag.as_deref(), age_secs, class, cpu_headroom,
         };
@@ -302,7 +303,7 @@ proptest! {
 
     #[test]
     fn rules_survive_json(rules in proptest::collection::vec(any_rule(), 0..8)) {
-        let rules = Rules { rules };
+        let rules = with(rules);
         let text = serde_json::to_string(&rules).unwrap();
         prop_assert_eq!(serde_json::from_str::<Rules>(&text).unwrap(), rules);
     }

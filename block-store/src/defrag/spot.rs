@@ -6,10 +6,10 @@
 //! firn-defrag:                                                                   └─> pack -> append -> point the map at it
 //! ```
 //!
-//! A read is looked at when it asks for [`LEAST`] blocks and more: who reads single blocks at random has nothing of it
-//! that they lie together, and pays nothing. Its own work is a copy of what it has decoded. All else is done by a thread of its own, at a
-//! bounded rate and with a bounded number of bytes waiting. Beyond that only the range is remembered, and read again when
-//! nothing else waits.
+//! Which reads are worth it the vDisk's rules say ([`crate::compress::CoalesceRule`]). Its own work is a copy of what it has decoded. All
+//! else is done by a thread of its own, at a bounded rate and with a bounded number of bytes waiting. Beyond that only the
+//! range is remembered, and read again when nothing else waits. Small writes that go on from one another are gathered, too
+//! (`store/lane/joins.rs`).
 //!
 //! Blocks of one layer become extents of that layer, whether it is live or sealed; so what deleted snapshots have left behind
 //! is put together as it is touched, and its segments empty.
@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Blocks that a read asks for, at least, before it is looked at: 64 KiB.
-pub const LEAST: u64 = 16;
+/// Blocks side by side that are worth an extent of their own, at least.
+const LEAST: u64 = 8;
 /// Bytes that wait to be coalesced, at most.
 const WAITING: usize = 8 << 20;
 
@@ -37,7 +37,7 @@ const WAITING: usize = 8 << 20;
 const LATER: usize = 16 << 10;
 
 /// How scattered what a read asks for is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pieces {
     /// Blocks that have to be read.
     pub blocks: u64,
@@ -69,11 +69,9 @@ impl Pieces {
         }
     }
 
-    /// Whether it pays to put them together: they take several times the reads that they would take side by side, and not
-    /// just one or two more.
-    pub fn are_scattered(&self) -> bool {
-        let together = self.stored.div_ceil(128 << 10) + 1;
-        self.blocks >= LEAST && self.reads >= 4 && self.reads > 2 * together
+    /// Single reads that they would need side by side.
+    pub fn together(&self) -> u64 {
+        self.stored.div_ceil(128 << 10) + 1
     }
 }
 
@@ -109,6 +107,29 @@ impl Gather {
             rules,
             top,
             parts: Vec::new(),
+        }
+    }
+
+    /// Blocks of a layer that have just been written, and what the map says of them since.
+    pub fn written(
+        rules: Arc<Rules>,
+        layer: u32,
+        first: u64,
+        data: Vec<u8>,
+        seen: Vec<u64>,
+    ) -> Self {
+        let part = Coalescing {
+            layer,
+            top: None,
+            first,
+            data,
+            seen,
+            rules: Arc::clone(&rules),
+        };
+        Self {
+            rules,
+            top: None,
+            parts: vec![part],
         }
     }
 
@@ -190,7 +211,7 @@ impl Spot {
     pub fn offer(&self, gathered: Gather) {
         let mut waiting = self.waiting.lock();
         for part in gathered.parts {
-            if part.seen.len() as u64 >= LEAST / 2 {
+            if part.seen.len() as u64 >= LEAST {
                 waiting.1 += part.data.len();
                 waiting.0.push_back(part);
             }
@@ -229,17 +250,8 @@ fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), St
         cpu_headroom: 0,
     };
     let mut prepared = PreparedWrite::default();
-    let whole = 0..part.data.len();
-    packer.pack(
-        &part.rules,
-        &traits,
-        part.first,
-        &part.data,
-        whole,
-        &mut prepared,
-    );
+    packer.pack_stored(&part.rules, &traits, part.first, &part.data, &mut prepared);
     for piece in &prepared.pieces {
-        // Zeroes that are stored stay where they are: what a block is must not change.
         let Body::Extent { codec, crc, .. } = piece.body else {
             continue;
         };
@@ -296,32 +308,5 @@ fn follow(core: &Core, top: u32, header: &RecordHeader, at: Location, seen: &[u6
             let new = Entry::Stored { at, index: n as u8 }.pack();
             known.set(header.first + n, header.layer, new);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pieces(blocks: u64, stored: u64, reads: u64) -> Pieces {
-        Pieces {
-            blocks,
-            stored,
-            reads,
-        }
-    }
-
-    #[test]
-    fn only_what_would_take_fewer_reads_is_scattered() {
-        let kib = 1 << 10;
-        // 1 MiB at 2.0, as it was written: three reads; as random overwrites have left it: one for each block.
-        assert!(!pieces(256, 560 * kib, 3).are_scattered());
-        assert!(pieces(256, 560 * kib, 256).are_scattered());
-        assert!(pieces(16, 36 * kib, 12).are_scattered());
-        // Single blocks, or nothing that would get better.
-        assert!(!pieces(1, 3 * kib, 1).are_scattered());
-        assert!(!pieces(15, 36 * kib, 15).are_scattered());
-        assert!(!pieces(16, 36 * kib, 3).are_scattered());
-        assert!(!pieces(1024, 2200 * kib, 36).are_scattered());
     }
 }

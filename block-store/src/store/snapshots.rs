@@ -411,7 +411,7 @@ impl Store {
         let row = state.catalogue.vdisks.iter().find(|v| v.id == disk.id());
         let row = row.ok_or_else(|| StoreError::NotFound(vdisk.into()))?;
         let reader = Arc::new(());
-        let view = VDisk::of_snapshot(row, &snapshot, Arc::clone(&reader));
+        let view = VDisk::of_snapshot(row, &snapshot, disk.rules(), Arc::clone(&reader));
         state
             .readers
             .push((snapshot.layer, Arc::downgrade(&reader)));

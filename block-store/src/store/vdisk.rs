@@ -86,7 +86,12 @@ impl VDisk {
     }
 
     /// A snapshot, to be read. While there is this, and `reader` with it, its layer stays.
-    pub(crate) fn of_snapshot(row: &VDiskRow, snapshot: &SnapshotRow, reader: Arc<()>) -> Self {
+    pub(crate) fn of_snapshot(
+        row: &VDiskRow,
+        snapshot: &SnapshotRow,
+        rules: Arc<Rules>,
+        reader: Arc<()>,
+    ) -> Self {
         let row = VDiskRow {
             uuid: snapshot.uuid,
             name: format!("{}@{}", row.name, snapshot.name),
@@ -97,7 +102,7 @@ impl VDisk {
         };
         Self {
             reader: Some(reader),
-            ..Self::of(&row, Arc::default())
+            ..Self::of(&row, rules)
         }
     }
 

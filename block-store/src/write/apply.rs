@@ -7,7 +7,7 @@ use crate::log::{NoRoom, Stream};
 use crate::map::{Freed, NodeKey};
 use crate::state::{Blocked, State};
 
-/// Appends one extent to the log and points the map of `layer` at it. Returns its LSN.
+/// Appends one extent to the log and points the map of `layer` at it. Returns its LSN, and where it lies (zeroes: nowhere).
 ///
 /// Nothing has happened when it is blocked; the caller waits for what it names and comes again.
 pub fn apply(
@@ -16,9 +16,10 @@ pub fn apply(
     stream: Stream,
     piece: &Piece,
     payload: &[u8],
-) -> Result<u64, Blocked> {
+) -> Result<(u64, Option<Location>), Blocked> {
     let Body::Extent { codec, crc, .. } = piece.body else {
-        return apply_range(state, layer, piece.first, piece.blocks, false);
+        let lsn = apply_range(state, layer, piece.first, piece.blocks, false)?;
+        return Ok((lsn, None));
     };
     ready(state)?;
     // Pieces are aligned groups of at most 32 blocks: never more than one leaf.
@@ -41,7 +42,7 @@ pub fn apply(
     };
     let (at, lsn) = append(state, stream, Purpose::Guest, &header, payload)?;
     point_at(state, layer, piece.first, piece.blocks, at);
-    Ok(lsn)
+    Ok((lsn, Some(at)))
 }
 
 /// Makes a range of blocks read as zeroes. `discard`: they may also be forgotten, where no parent shines through.

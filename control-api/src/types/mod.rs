@@ -8,7 +8,8 @@ mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
 pub use rules::{
-    Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
+    Class, Coalesce, CoalesceRule, Condition, ExplainRequest, ExplainedRule, Explanation, Rule,
+    Rules, Touched, Touching, Treatment,
 };
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,

@@ -9,6 +9,10 @@ use utoipa::ToSchema;
 pub struct Rules {
     /// Tried in this order, 64 at most. When none matches: lz4 in extents of 16 KiB.
     pub rules: Vec<Rule>,
+    /// Which commands have what they touch put together elsewhere, tried in this order, 64 at most; when none matches, all stays where it
+    /// is. Left out: the shipped ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coalesce: Option<Vec<CoalesceRule>>,
 }
 
 /// What to do with data of a kind.
@@ -44,7 +48,8 @@ pub struct Condition {
     /// The vDisk has this tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// The data was written at least this many seconds ago: it is being relocated.
+    /// Nobody has written or read the data's segment for at least this many seconds (or since the store was opened): it is being
+    /// relocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age_secs: Option<u64>,
     /// What the data looks like.
@@ -56,6 +61,67 @@ pub struct Condition {
     /// At most this share of the host's CPU time is idle, in per cent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cpu_headroom: Option<u8>,
+}
+
+/// What becomes of the blocks that a command touches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CoalesceRule {
+    /// What people call it; unique in its list, at most 64 bytes.
+    pub name: String,
+    /// When it applies.
+    #[serde(default)]
+    pub when: Touched,
+    /// What it does.
+    #[serde(rename = "use")]
+    pub action: Coalesce,
+}
+
+/// What becomes of the blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Coalesce {
+    /// They are put together.
+    Together,
+    /// They stay where they are.
+    Leave,
+}
+
+/// A command that touches blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Touching {
+    /// A read.
+    Read,
+    /// Small writes that went on where the one before ended, taken together: 64 KiB at most.
+    Write,
+}
+
+/// Conditions that all must hold; those left out always do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Touched {
+    /// It is such a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Touching>,
+    /// It touches at least this many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<u64>,
+    /// It touches at most this many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// The vDisk has this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Where they lie, the blocks take at least this many single reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_reads: Option<u64>,
+    /// They take more than so many times the reads that they would take side by side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_than_times: Option<u64>,
+    /// At least this share of the host's CPU time is idle, in per cent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_cpu_headroom: Option<u8>,
 }
 
 /// What data looks like, by a cheap probe.

@@ -10,6 +10,7 @@
 //! ```
 
 mod buffers;
+mod joins;
 mod load;
 mod op;
 mod read;
@@ -130,6 +131,7 @@ pub struct Lane<P: Payload> {
     load: Option<Load>,
     decoder: Decoder,
     buffers: Buffers,
+    joins: joins::Joins,
 }
 
 impl<P: Payload> Lane<P> {
@@ -165,6 +167,7 @@ impl<P: Payload> Lane<P> {
             packed,
             load,
             decoder: Decoder::new()?,
+            joins: joins::Joins::default(),
             buffers: Buffers::default(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::{Command, Done};
 use crate::error::RequestError;
-use crate::format::BLOCK;
+use crate::format::{BLOCK, Location};
 use crate::io::AlignedBuf;
 use crate::payload::Payload;
 use crate::read::{PageRead, Progress, Run};
@@ -47,6 +47,10 @@ pub(super) struct Parts {
     /// How far the planning of the read, or of that of the next edge, has got.
     pub progress: Progress,
     pub prepared: PreparedWrite,
+    /// Where the pieces of a write that may be joined with others have been put, and how many blocks each has.
+    pub placed: Vec<(Location, u64)>,
+    /// The same, as packed entries.
+    pub seen: Vec<u64>,
 }
 
 /// A request in flight.
@@ -70,6 +74,8 @@ pub(super) struct Op<P> {
     pub edges_planned: usize,
     /// Next piece to apply; `None` until the write is prepared.
     pub next_piece: Option<usize>,
+    /// A write that goes on from another one and may be joined with it: the layer that it has gone to.
+    pub joining: Option<u32>,
 }
 
 impl<P: Payload> Op<P> {
@@ -114,6 +120,7 @@ impl<P: Payload> Op<P> {
             looked_again: false,
             edges_planned: 0,
             next_piece: None,
+            joining: None,
         };
         Ok(op)
     }

@@ -2,6 +2,7 @@
 
 use super::Lane;
 use super::op::{Kind, Op};
+use crate::compress::{Touch, Touching, coalesces};
 use crate::defrag::{Gather, Later, Pieces};
 use crate::error::RequestError;
 use crate::format::BLOCK;
@@ -10,6 +11,7 @@ use crate::payload::{Payload, PayloadError};
 use crate::read::{Fault, Run, Source, page_reads, plan};
 use crate::state::{Blocked, State};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -147,7 +149,19 @@ impl<P: Payload> Lane<P> {
 
     /// Whether the blocks that were read are to be coalesced, now or later.
     fn gather(&self, op: &Op<P>, runs: &[Run]) -> Option<Gather> {
-        if op.kind != Kind::Read || !Pieces::of(runs, &op.parts.reads).are_scattered() {
+        if op.kind != Kind::Read || op.parts.reads.len() < 2 {
+            return None;
+        }
+        let (pieces, rules) = (Pieces::of(runs, &op.parts.reads), op.vdisk.rules());
+        let touch = Touch {
+            command: Touching::Read,
+            bytes: pieces.blocks * BLOCK as u64,
+            tag: op.vdisk.tag(),
+            reads: pieces.reads,
+            together: pieces.together(),
+            cpu_headroom: self.core.cpu_headroom.load(Relaxed),
+        };
+        if !coalesces(&rules.coalesce, &touch) {
             return None;
         }
         if !self.core.spot.has_room(op.len) {
@@ -163,7 +177,7 @@ impl<P: Payload> Lane<P> {
         }
         let layers = &self.core.state.lock().catalogue.layers;
         let top = layers.get(&op.vdisk.layer()).and_then(|l| l.parent);
-        Some(Gather::new(op.vdisk.rules(), top))
+        Some(Gather::new(rules, top))
     }
 
     fn deliver_run(

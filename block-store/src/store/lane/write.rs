@@ -2,9 +2,10 @@
 
 use super::op::{Edge, Kind, Op};
 use super::{Lane, Load};
-use crate::compress::{Class, WriteTraits};
+use crate::compress::{Class, WriteTraits, coalesces};
+use crate::defrag::Gather;
 use crate::error::RequestError;
-use crate::format::BLOCK;
+use crate::format::{BLOCK, Entry};
 use crate::log::Stream;
 use crate::payload::{Payload, PayloadError};
 use crate::state::{Blocked, State};
@@ -62,6 +63,11 @@ impl<P: Payload> Lane<P> {
         let rules = op.vdisk.rules();
         let vdisk = Arc::clone(&op.vdisk);
         let host = self.core.cpu_headroom.load(Relaxed);
+        op.parts.placed.clear();
+        // Which layer it goes to is seen when its first piece does.
+        op.joining = (op.kind == Kind::Write && op.len < STREAMING)
+            .then_some(0)
+            .filter(|_| rules.join_writes(host));
         let own = self.load.as_mut().map_or(100, Load::headroom);
         let traits = WriteTraits {
             bytes: op.len,
@@ -213,8 +219,13 @@ impl<P: Payload> Lane<P> {
             core.ring_for(&state);
             drop(state);
             match outcome {
-                Ok(Some(lsn)) => {
+                Ok(Some((lsn, at))) => {
                     op.next_piece = Some(next + 1);
+                    op.joining = op
+                        .joining
+                        .filter(|of| *of == layer || next == 0)
+                        .and(Some(layer));
+                    op.parts.placed.extend(at.map(|at| (at, piece.blocks)));
                     if piece.body == Body::Zero {
                         op.vdisk.marks.note(Stream::Fresh, lsn);
                     } else {
@@ -234,7 +245,41 @@ impl<P: Payload> Lane<P> {
                 Err(by) => return self.blocked(index, by),
             }
         }
+        self.join(index);
         self.applied(index);
+    }
+
+    /// A small write that goes on from another one joins it, to be put together where their stream lies scattered.
+    fn join(&mut self, index: usize) {
+        let Some(op) = self.ops.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(layer) = op.joining.take() else {
+            return;
+        };
+        op.parts.seen.clear();
+        for (at, blocks) in op.parts.placed.drain(..) {
+            let entry = |n| Entry::Stored { at, index: n }.pack();
+            op.parts.seen.extend((0..blocks as u8).map(entry));
+        }
+        let (data, seen) = (&op.parts.data, &op.parts.seen);
+        // Zeroes among it are nowhere.
+        if seen.len() * BLOCK != data.len() {
+            return;
+        }
+        let place = (op.vdisk.id(), layer, op.first);
+        let Some(stretch) = self.joins.add(place, data, seen) else {
+            return;
+        };
+        let headroom = self.core.cpu_headroom.load(Relaxed);
+        let rules = op.vdisk.rules();
+        let worth_it = coalesces(&rules.coalesce, &stretch.touch(op.vdisk.tag(), headroom));
+        if worth_it && self.core.spot.has_room(stretch.data.len() as u64) {
+            let (first, data, seen) = (stretch.first, stretch.data, stretch.seen);
+            let gathered = Gather::written(rules, stretch.layer, first, data, seen);
+            self.core.spot.offer(gathered);
+            self.core.defrag_bell.ring();
+        }
     }
 
     fn applied(&mut self, index: usize) {

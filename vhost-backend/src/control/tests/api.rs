@@ -274,6 +274,14 @@ async fn rules_go_there_and_back() {
             when,
             treatment,
         }],
+        coalesce: Some(vec![CoalesceRule {
+            name: "databases".into(),
+            when: Touched {
+                tag: Some("db".into()),
+                ..Touched::default()
+            },
+            action: Coalesce::Leave,
+        }]),
     };
     assert_eq!(client.set_rules(None, &rules).await.unwrap(), rules);
     assert_eq!(client.rules(None).await.unwrap(), rules);
