@@ -20,6 +20,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod compress;
 pub mod core;
+pub mod counters;
 pub mod defrag;
 pub mod error;
 pub mod format;

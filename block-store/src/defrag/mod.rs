@@ -13,6 +13,7 @@ pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Content, choose_victim};
 use crate::core::Core;
+use crate::counters::count;
 use crate::error::StoreError;
 use crate::snapshot::tidy;
 use compact::{Compaction, Outcome};
@@ -84,7 +85,10 @@ pub fn reclaim(
         let Some(victim) = victim else { break };
         tried.push(victim.id);
         match Compaction::of(core, victim.id)?.run(core, victim.content)? {
-            Outcome::Moved => progress = true,
+            Outcome::Moved => {
+                progress = true;
+                count(&core.counters.segments_compacted);
+            }
             Outcome::NoRoom => break,
         }
         if core.wants_checkpoint(&core.state.lock()) {

@@ -14,7 +14,7 @@
 //! Blocks of one layer become extents of that layer, whether it is live or sealed; so what deleted snapshots have left behind
 //! is put together as it is touched, and its segments empty.
 
-use super::relocate::relocate;
+use super::relocate::regroup;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
@@ -171,13 +171,14 @@ impl Spot {
         self.rate > 0 && self.waiting.lock().1 + bytes as usize <= WAITING
     }
 
-    /// Remembers a range for which there is no room now, unless there are too many.
-    pub fn note(&self, range: Later) {
+    /// Remembers a range for which there is no room now, unless there are too many; whether it did.
+    pub fn note(&self, range: Later) -> bool {
         let mut later = self.later.lock();
         let fits = self.rate > 0 && range.len as usize <= WAITING / 2;
         if fits && later.len() < LATER && later.back() != Some(&range) {
             later.push_back(range);
         }
+        later.back() == Some(&range)
     }
 
     /// The range that was remembered first.
@@ -261,13 +262,17 @@ fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), St
             payload_crc: crc,
             link: 0,
         };
-        let Some(at) = relocate(core, &header, payload, seen)? else {
+        let Some(moved) = regroup(core, &header, payload, seen)? else {
             return Ok(());
         };
-        let blocks = piece.blocks * BLOCK as u64;
-        core.counters.coalesced_bytes.fetch_add(blocks, Relaxed);
+        let bytes = |blocks: u64| blocks * BLOCK as u64;
+        let (switched, skipped) = (moved.switched, piece.blocks - moved.switched);
+        let counters = &core.counters;
+        counters.coalesced_bytes.fetch_add(bytes(switched), Relaxed);
+        let in_vain = &counters.coalescing.skipped_bytes;
+        in_vain.fetch_add(bytes(skipped), Relaxed);
         if let Some(top) = part.top {
-            follow(core, top, &header, at, seen);
+            follow(core, top, &header, moved.at, seen);
         }
     }
     Ok(())

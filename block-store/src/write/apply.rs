@@ -3,7 +3,7 @@
 use super::prepare::{Body, Piece};
 use crate::alloc::Purpose;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader, RecordKind};
-use crate::log::{NoRoom, Stream};
+use crate::log::{Cause, NoRoom, Stream};
 use crate::map::{Freed, NodeKey};
 use crate::state::{Blocked, State};
 
@@ -39,7 +39,7 @@ pub fn apply(
         payload_crc: crc,
         link: 0,
     };
-    let (at, lsn) = append(state, stream, &header, payload)?;
+    let (at, lsn) = append(state, stream, Cause::Guest, &header, payload)?;
     point_at(state, layer, piece.first, piece.blocks, at);
     Ok(lsn)
 }
@@ -73,7 +73,7 @@ pub fn apply_range(
         payload_crc: 0,
         link: 0,
     };
-    let (_, lsn) = append(state, Stream::Fresh, &header, &[])?;
+    let (_, lsn) = append(state, Stream::Fresh, Cause::Log, &header, &[])?;
     clear(state, layer, first, blocks);
     Ok(lsn)
 }
@@ -126,6 +126,7 @@ fn ready(state: &mut State) -> Result<(), Blocked> {
 pub(crate) fn append(
     state: &mut State,
     stream: Stream,
+    cause: Cause,
     header: &RecordHeader,
     payload: &[u8],
 ) -> Result<(Location, u64), Blocked> {
@@ -143,7 +144,7 @@ pub(crate) fn append(
     }
     let (at, lsn) = state
         .log
-        .append(stream, header, payload)
+        .append(stream, cause, header, payload)
         .map_err(|_| Blocked::Buffer)?;
     state
         .segments

@@ -2,6 +2,7 @@
 
 use super::Lane;
 use super::op::{Kind, Op};
+use crate::counters::count;
 use crate::defrag::{Gather, Later, Pieces};
 use crate::error::RequestError;
 use crate::format::BLOCK;
@@ -140,6 +141,7 @@ impl<P: Payload> Lane<P> {
         op.parts.runs = runs;
         if let Some(gathered) = gather.filter(|_| result.is_ok()) {
             self.core.spot.offer(gathered);
+            count(&self.core.counters.coalescing.gathered);
             self.core.defrag_bell.ring();
         }
         result
@@ -147,17 +149,25 @@ impl<P: Payload> Lane<P> {
 
     /// Whether the blocks that were read are to be coalesced, now or later.
     fn gather(&self, op: &Op<P>, runs: &[Run]) -> Option<Gather> {
-        if op.kind != Kind::Read || !Pieces::of(runs, &op.parts.reads).are_scattered() {
+        if op.kind != Kind::Read || op.parts.reads.is_empty() {
             return None;
         }
+        let counters = &self.core.counters.coalescing;
+        count(&counters.looked_at);
+        if !Pieces::of(runs, &op.parts.reads).are_scattered() {
+            return None;
+        }
+        count(&counters.scattered);
         if !self.core.spot.has_room(op.len) {
             // Of a snapshot's ranges nothing is remembered: its number is its vDisk's.
-            if !op.vdisk.read_only() {
-                self.core.spot.note(Later {
-                    vdisk: op.vdisk.id(),
-                    offset: op.offset,
-                    len: op.len,
-                });
+            let range = Later {
+                vdisk: op.vdisk.id(),
+                offset: op.offset,
+                len: op.len,
+            };
+            match !op.vdisk.read_only() && self.core.spot.note(range) {
+                true => count(&counters.put_off),
+                false => count(&counters.dropped),
             }
             return None;
         }
