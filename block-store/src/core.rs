@@ -8,7 +8,9 @@ use crate::bell::{Bell, LaneBell};
 use crate::counters::Counters;
 use crate::defrag::Spot;
 use crate::error::StoreError;
-use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
+use crate::format::{
+    FormatError, SEGMENT_DATA_START, SegmentHeader, Temperature, segment_file_name,
+};
 use crate::io::{AlignedBuf, Disk, DiskFile};
 use crate::log::{Cause, Cut, Streams};
 use crate::read::NodeRead;
@@ -448,6 +450,7 @@ impl Core {
             file,
             phase: Phase::Spare,
             content: Content::Data,
+            temperature: Temperature::Unknown,
             used: SEGMENT_DATA_START,
             live: 0,
             total: 0,

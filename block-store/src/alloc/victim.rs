@@ -57,6 +57,7 @@ mod tests {
                     file,
                     phase,
                     content: Content::Data,
+                    temperature: Default::default(),
                     prewritten: false,
                     used: 4096,
                     live,

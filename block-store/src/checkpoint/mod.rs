@@ -18,8 +18,8 @@ use crate::core::Core;
 use crate::counters::count;
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, decode_table,
-    encode_table, segment_file_name,
+    Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, Temperature,
+    decode_table, encode_table, segment_file_name,
 };
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::Cause;
@@ -219,6 +219,7 @@ impl Checkpointer {
                         total,
                         open: false,
                         meta: true,
+                        temperature: Temperature::Unknown,
                     },
                 );
             }
