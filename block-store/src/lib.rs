@@ -42,5 +42,5 @@ pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
     Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
-    OpenConfig, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    OpenConfig, SnapshotInfo, Store, StoreStats, StoreStatus, VDisk, VDiskSpec, VDiskStats,
 };

@@ -6,9 +6,11 @@
 
 mod compact;
 mod dropped;
+mod fragmentation;
 mod relocate;
 mod spot;
 
+pub use fragmentation::{Fragmentation, SPAN};
 pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Content, choose_victim};

@@ -18,7 +18,9 @@ use super::relocate::regroup;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{BLOCK, Entry, Location, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind};
+use crate::format::{
+    BLOCK, Entry, Location, MAX_EXTENT_BLOCKS, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind,
+};
 use crate::read::{PageRead, Run, Source};
 use crate::write::{Body, Packer, PreparedWrite};
 use parking_lot::Mutex;
@@ -49,17 +51,18 @@ pub struct Pieces {
 impl Pieces {
     /// Of a planned read.
     pub fn of(runs: &[Run], reads: &[PageRead]) -> Self {
-        let stored = runs
-            .iter()
-            .filter(|r| matches!(r.source, Source::File { .. }));
-        let (mut blocks, mut bytes, mut last) = (0, 0, None);
-        for run in stored {
+        let (mut blocks, mut bytes) = (0, 0);
+        for (n, run) in runs.iter().enumerate() {
+            if !matches!(run.source, Source::File { .. }) {
+                continue;
+            }
             blocks += run.blocks;
-            // An extent of which several runs come counts once.
-            if last != Some(run.at) {
+            // An extent of which several runs come counts once; what has overwritten some of it lies in between.
+            let near = |r: &&Run| r.first + MAX_EXTENT_BLOCKS as u64 > run.first;
+            let mut before = runs.iter().take(n).rev().take_while(near);
+            if run.index == 0 || !before.any(|r| (r.layer, r.at) == (run.layer, run.at)) {
                 bytes += u64::from(run.at.len);
             }
-            last = Some(run.at);
         }
         Self {
             blocks,
@@ -68,11 +71,15 @@ impl Pieces {
         }
     }
 
+    /// Reads that they would take side by side, with some to spare: extents don't begin and end where reads do.
+    pub fn side_by_side(&self) -> u64 {
+        self.stored.div_ceil(128 << 10) + 1
+    }
+
     /// Whether it pays to put them together: they take several times the reads that they would take side by side, and not
     /// just one or two more.
     pub fn are_scattered(&self) -> bool {
-        let together = self.stored.div_ceil(128 << 10) + 1;
-        self.blocks >= LEAST && self.reads >= 4 && self.reads > 2 * together
+        self.blocks >= LEAST && self.reads >= 4 && self.reads > 2 * self.side_by_side()
     }
 }
 
