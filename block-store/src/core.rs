@@ -5,11 +5,14 @@
 
 use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::bell::{Bell, LaneBell};
+use crate::counters::Counters;
 use crate::defrag::Spot;
 use crate::error::StoreError;
-use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
+use crate::format::{
+    FormatError, SEGMENT_DATA_START, SegmentHeader, Temperature, segment_file_name,
+};
 use crate::io::{AlignedBuf, Disk, DiskFile};
-use crate::log::{Cut, Streams};
+use crate::log::{Cause, Cut, Streams};
 use crate::read::NodeRead;
 use crate::state::{Blocked, State};
 use crate::write::Packers;
@@ -34,27 +37,6 @@ struct FlushWaiter {
     streams: Streams,
     lane: Arc<LaneBell>,
     operation: usize,
-}
-
-/// Counters since the store was opened.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Group commits.
-    pub commits: AtomicU64,
-    /// Bytes written to data segments.
-    pub log_bytes: AtomicU64,
-    /// Bytes written for maps, tables and catalogues.
-    pub meta_bytes: AtomicU64,
-    /// Checkpoints.
-    pub checkpoints: AtomicU64,
-    /// Milliseconds that these took.
-    pub checkpoint_milliseconds: AtomicU64,
-    /// Bytes of extents that compaction has moved.
-    pub relocated_bytes: AtomicU64,
-    /// Bytes of cold blocks that were packed harder.
-    pub settled_bytes: AtomicU64,
-    /// Bytes of blocks that spot defragmentation has put together.
-    pub coalesced_bytes: AtomicU64,
 }
 
 /// An open store.
@@ -104,6 +86,10 @@ pub struct Core {
 impl Core {
     /// Around a recovered state.
     pub fn new(disk: Arc<dyn Disk>, store: Uuid, state: State, checkpoint_log: u64) -> Self {
+        let counters = Counters {
+            written: Arc::clone(state.log.written()),
+            ..Counters::default()
+        };
         Self {
             disk,
             store,
@@ -122,7 +108,7 @@ impl Core {
             defrag_bell: Bell::default(),
             spot: Spot::new(0),
             packers: Packers::default(),
-            counters: Counters::default(),
+            counters,
             checkpoint_log,
             checkpointed: AtomicU64::new(0),
             cpu_headroom: AtomicU8::new(100),
@@ -456,11 +442,15 @@ impl Core {
             let _ = self.disk.remove(&name);
             return Err(error);
         }
+        let written = &self.counters.written;
+        written.add(Cause::Header, u64::from(SEGMENT_DATA_START));
+        written.add(Cause::Ahead, u64::from(zeroes));
         Ok(Segment {
             generation,
             file,
             phase: Phase::Spare,
             content: Content::Data,
+            temperature: Temperature::Unknown,
             used: SEGMENT_DATA_START,
             live: 0,
             total: 0,

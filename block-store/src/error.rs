@@ -32,6 +32,9 @@ pub enum StoreError {
         /// The name asked for.
         name: String,
     },
+    /// No such layer, or none any more.
+    #[error("there is no layer {0}")]
+    NoLayer(u32),
     /// Another process has the store open.
     #[error("{0} is in use by another process; only one backend can own a store")]
     Locked(String),

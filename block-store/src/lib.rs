@@ -20,6 +20,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod compress;
 pub mod core;
+pub mod counters;
 pub mod defrag;
 pub mod error;
 pub mod format;
@@ -41,5 +42,5 @@ pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
     Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
-    OpenConfig, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    OpenConfig, SnapshotInfo, Store, StoreStats, StoreStatus, VDisk, VDiskSpec, VDiskStats,
 };

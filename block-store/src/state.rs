@@ -66,6 +66,9 @@ impl State {
             return Err(Blocked::Space);
         };
         let (generation, file) = (segment.generation, Arc::clone(&segment.file));
+        if let Some(s) = self.segments.get_mut(id) {
+            s.temperature = stream.into();
+        }
         if let Some(sealed) = self
             .log
             .open_segment(stream, id, generation, file, self.segment_size)

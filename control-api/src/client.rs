@@ -4,6 +4,7 @@
 //! the other. Nothing is retried here: whether a repeated request is harmless is the caller's knowledge.
 
 mod snapshots;
+mod stats;
 
 use crate::limits::check_name;
 use crate::types::*;

@@ -20,7 +20,7 @@ thread_local! {
     static RUNTIME: RefCell<Runtime> = RefCell::new(Builder::new_current_thread().build().expect("a runtime"));
 }
 
-const PATHS: [&str; 30] = [
+const PATHS: [&str; 34] = [
     "/v1/health",
     "/v1/openapi.json",
     "/v1/store",
@@ -51,6 +51,10 @@ const PATHS: [&str; 30] = [
     "/v1/vdisks/a/snapshots/s/changes?to=t&offset=",
     "/v1/vdisks/a/snapshots/s/usage?offset=",
     "/v1/vdisks/a/revert",
+    "/v1/store/stats",
+    "/v1/store/layers",
+    "/v1/store/layers/7/usage?offset=",
+    "/v1/vdisks/a/fragmentation?offset=",
 ];
 const METHODS: [Method; 5] = [
     Method::GET,

@@ -94,6 +94,8 @@ pub enum StoreCommand {
     Init(InitArgs),
     /// Space, compression, write buffer and warnings of the store that the backend serves
     Status,
+    /// How data lies and what keeping it costs: fragmentation, space by layer and temperature, write amplification
+    Stats(StoreStatsArgs),
     /// Look a store over for damage while no backend serves it; nothing is written
     #[command(after_help = CHECK_CODES)]
     Check(CheckArgs),
@@ -108,6 +110,17 @@ pub struct InitArgs {
     /// Size of a segment, the unit that space is reclaimed in: 256K to 64M [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub segment_size: Option<u64>,
+}
+
+/// `firn store stats`.
+#[derive(Debug, clap::Args)]
+pub struct StoreStatsArgs {
+    /// Look at the block maps of these vDisks and their snapshots only; of all without any
+    #[arg(value_name = "VDISK", value_parser = parse_name)]
+    pub vdisks: Vec<String>,
+    /// Show each layer too
+    #[arg(long)]
+    pub layers: bool,
 }
 
 /// `firn store check`.

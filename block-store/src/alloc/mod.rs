@@ -3,11 +3,13 @@
 //! A segment goes spare -> open -> sealed -> gone. Its number may come again, its generation never does.
 //! An extent belongs to one layer only, so liveness is one count per segment: map entries that point into it.
 
+mod census;
 mod prewrite;
 mod victim;
 
-use crate::format::SegmentRow;
+use crate::format::{SegmentRow, Temperature};
 use crate::io::DiskFile;
+pub use census::{Census, Kind, census};
 pub use prewrite::prewriting_pays;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -44,6 +46,8 @@ pub struct Segment {
     pub phase: Phase,
     /// What is in it.
     pub content: Content,
+    /// What kind of data it was opened for.
+    pub temperature: Temperature,
     /// Bytes appended, header page included.
     pub used: u32,
     /// Map entries, or nodes, that point into it.
@@ -305,6 +309,7 @@ impl Segments {
             open: s.phase != Phase::Sealed,
             meta: s.content == Content::Meta,
             settled: s.settled,
+            temperature: s.temperature,
         };
         self.iter().map(row).collect()
     }

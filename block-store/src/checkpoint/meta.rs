@@ -10,6 +10,7 @@ use crate::format::{
     units,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
+use crate::log::Cause;
 use crate::map::{NodeKey, Slots};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -234,6 +235,7 @@ impl Open {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        let records = self.gathered.len() as u64;
         if !self.gathered.len().is_multiple_of(PAGE) {
             let seed = Seed {
                 segment: self.id,
@@ -248,9 +250,11 @@ impl Open {
         self.file
             .write_at(&pages, u64::from(self.at))
             .map_err(|e| core.fail(self.id, "writing", e))?;
-        core.counters
-            .meta_bytes
-            .fetch_add(pages.len() as u64, Relaxed);
+        let all = pages.len() as u64;
+        core.counters.meta_bytes.fetch_add(all, Relaxed);
+        let written = &core.counters.written;
+        written.add(Cause::Checkpoint, records);
+        written.add(Cause::Padding, all - records);
         self.at += pages.len() as u32;
         self.gathered.clear();
         Ok(())

@@ -15,12 +15,14 @@ mod meta;
 
 use crate::alloc::Phase;
 use crate::core::Core;
+use crate::counters::count;
 use crate::error::StoreError;
 use crate::format::{
-    Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, decode_table,
-    encode_table, segment_file_name,
+    Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, Temperature,
+    decode_table, encode_table, segment_file_name,
 };
 use crate::io::{AlignedBuf, DiskFile};
+use crate::log::Cause;
 use crate::map::{Frozen, NodeKey, Settled};
 use meta::{MetaWriter, read_chain};
 use std::collections::{BTreeMap, HashMap};
@@ -218,6 +220,7 @@ impl Checkpointer {
                         open: false,
                         meta: true,
                         settled: false,
+                        temperature: Temperature::Unknown,
                     },
                 );
             }
@@ -252,10 +255,12 @@ impl Checkpointer {
             .map_err(StoreError::damaged("encoding the superblock"))?;
         let page =
             AlignedBuf::from_bytes(&page).map_err(StoreError::io("encoding the superblock"))?;
+        let written = &core.counters.written;
         let mut switched = Ok(());
         for place in self.places {
             switched = switched
                 .and_then(|()| self.file.write_at(&page, place))
+                .inspect(|()| written.add(Cause::Superblock, page.len() as u64))
                 .and_then(|()| self.file.sync());
         }
         if let Err(error) = switched {
@@ -303,6 +308,7 @@ impl Checkpointer {
             match core.disk.remove(&segment_file_name(*id)) {
                 Ok(()) => {
                     core.state.lock().segments.remove(*id);
+                    count(&core.counters.segments_removed);
                     removed = true;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

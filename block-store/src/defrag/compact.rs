@@ -6,16 +6,18 @@ use super::pace::Pace;
 use super::policy::Policies;
 use super::relocate::relocate;
 use super::source::{Piece, Source, compacting};
-use crate::alloc::{Purpose, Why};
+use crate::alloc::Why;
 use crate::compress::{Class, Codec, WriteTraits};
 use crate::core::Core;
+use crate::counters::count;
 use crate::error::StoreError;
 use crate::format::{BLOCK, Entry, RECORD_HEADER, RecordHeader};
+use crate::log::Cause;
 use crate::read::Decoder;
 use crate::write::{Body, Packer, PreparedWrite};
 use std::sync::atomic::Ordering::Relaxed;
 
-const COMPACT: Purpose = Purpose::Relocation;
+const COMPACT: Cause = Cause::Compaction;
 
 /// How a compaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +83,10 @@ impl<'a> Compaction<'a> {
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
         let shapes: Vec<_> = pieces.iter().map(|p| p.shape).collect();
-        let moved = &self.core.counters.relocated_bytes;
-        let before = moved.load(Relaxed);
+        let before = bytes_moved(self.core);
         for range in stretches(&shapes) {
             let due = self.core.wants_checkpoint(&self.core.state.lock());
-            if due && moved.load(Relaxed) - before >= QUANTUM {
+            if due && bytes_moved(self.core) - before >= QUANTUM {
                 return Ok(Outcome::Interrupted);
             }
             if !due && !self.urgent {
@@ -100,6 +101,7 @@ impl<'a> Compaction<'a> {
         let mut state = self.core.state.lock();
         let walked = state.catalogue.dropped.is_empty();
         for source in &sources {
+            count(&self.core.counters.segments_compacted);
             if let Some(segment) = state.segments.get_mut(source.id) {
                 segment.settled |= source.why == Why::Cold;
                 segment.left += u8::from(source.why == Why::Sparse && walked && segment.live > 0);
@@ -140,12 +142,7 @@ impl<'a> Compaction<'a> {
         };
         match why {
             Why::Cold if !anew => Ok(Ok(())),
-            Why::Cold => {
-                let counter = &self.core.counters.settled_bytes;
-                counter.fetch_add(traits.bytes, Relaxed);
-                // It takes space before it gives any.
-                self.pack(sources, stretch, &policy.rules, &traits, Purpose::Guest)
-            }
+            Why::Cold => self.pack(sources, stretch, &policy.rules, &traits, Cause::Packing),
             Why::Sparse if anew => self.pack(sources, stretch, &policy.rules, &traits, COMPACT),
             Why::Sparse => {
                 for piece in stretch {
@@ -209,7 +206,7 @@ impl<'a> Compaction<'a> {
         stretch: &[Piece],
         rules: &crate::compress::Rules,
         traits: &WriteTraits<'_>,
-        purpose: Purpose,
+        cause: Cause,
     ) -> Result<Result<(), Left>, StoreError> {
         let Some(head) = stretch.first() else {
             return Ok(Ok(()));
@@ -260,19 +257,19 @@ impl<'a> Compaction<'a> {
             };
             let from = (piece.first - first) as usize;
             let seen = seen.get(from..from + piece.blocks as usize);
-            let moved = relocate(
-                self.core,
-                purpose,
-                &header,
-                payload,
-                seen.unwrap_or_default(),
-            )?;
+            let moved = relocate(self.core, cause, &header, payload, seen.unwrap_or_default())?;
             if moved.is_none() {
                 return Ok(Err(Left::NoRoom));
             }
         }
         Ok(Ok(()))
     }
+}
+
+/// Bytes that compaction has written since the store was opened.
+pub fn bytes_moved(core: &Core) -> u64 {
+    let written = &core.counters.written;
+    written.of(Cause::Compaction) + written.of(Cause::Packing)
 }
 
 /// Whether packing by `codec` makes something else of a stretch. What is stored as it is was found incompressible.

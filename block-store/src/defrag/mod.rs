@@ -7,6 +7,7 @@
 mod appetite;
 mod compact;
 mod dropped;
+mod fragmentation;
 mod group;
 mod pace;
 mod policy;
@@ -14,11 +15,14 @@ mod relocate;
 mod source;
 mod spot;
 
+pub use compact::bytes_moved;
+pub use fragmentation::{Fragmentation, SPAN};
 pub use pace::Pace;
 pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Appetite, Candidate, Content, Segments, Why, choose};
 use crate::core::Core;
+use crate::counters::count;
 use crate::error::StoreError;
 use crate::snapshot::tidy;
 use appetite::{Circumstances, appetite};
@@ -159,6 +163,7 @@ fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, Stor
             }
             Content::Meta => {
                 rewritten += 1;
+                count(&core.counters.segments_compacted);
                 if !source.rewrite_nodes(core)? {
                     return Ok(Progress::More);
                 }
@@ -175,10 +180,10 @@ fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, Stor
         });
     }
     pace.rest();
-    let moved = core.counters.relocated_bytes.load(Relaxed);
+    let before = bytes_moved(core);
     let mut compaction = Compaction::new(core, &round.policies, round.appetite.urgent)?;
     let outcome = compaction.run(sources, pace)?;
-    let moved = core.counters.relocated_bytes.load(Relaxed) != moved;
+    let moved = bytes_moved(core) != before;
     Ok(match (outcome, moved || rewritten > 0) {
         (Outcome::Moved | Outcome::Interrupted, true) => Progress::More,
         (Outcome::NoRoom, true) => Progress::Some,

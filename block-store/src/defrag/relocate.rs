@@ -4,25 +4,32 @@
 //! Relocated extents take effect only through a checkpoint: roll-forward passes over them, and the segment they came
 //! from is removed only by a checkpoint that no longer names it. So no relocated copy can outlive a newer write.
 
-use crate::alloc::Purpose;
 use crate::core::Core;
 use crate::error::StoreError;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader};
-use crate::log::Stream;
+use crate::log::{Cause, Stream};
 use crate::map::NodeKey;
 use crate::state::{Blocked, State};
 use crate::write::append;
-use std::sync::atomic::Ordering::Relaxed;
+
+/// An extent that was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Where it is now.
+    pub at: Location,
+    /// Blocks whose entries lead there; those of others had changed.
+    pub switched: u64,
+}
 
 /// Appends the extent that `header` describes, and points the map of its layer at it for each block whose packed entry still is
 /// what was `seen`. `None`: there is no room, or a checkpoint has to come first; nothing has happened then.
 pub fn relocate(
     core: &Core,
-    purpose: Purpose,
+    cause: Cause,
     header: &RecordHeader,
     payload: &[u8],
     seen: &[u64],
-) -> Result<Option<Location>, StoreError> {
+) -> Result<Option<Moved>, StoreError> {
     let header = RecordHeader {
         flags: RecordFlags {
             relocated: true,
@@ -41,21 +48,22 @@ pub fn relocate(
             if state.map.is_full() {
                 return Err(Blocked::Checkpoint);
             }
-            let (at, _) = append(state, Stream::Cold, purpose, &header, payload)?;
-            switch(state, &header, at, seen);
+            let (at, _) = append(state, Stream::Cold, cause, &header, payload)?;
+            let switched = switch(state, &header, at, seen);
             core.ring_for(state);
-            Ok(at)
+            Ok(Moved { at, switched })
         })?;
         match outcome {
-            Ok(at) => {
-                core.counters
-                    .relocated_bytes
-                    .fetch_add(header.stored_len() as u64, Relaxed);
-                return Ok(Some(at));
-            }
+            Ok(moved) => return Ok(Some(moved)),
             // Guests wait for the same room; draining here gives it to whoever comes first.
             Err(Blocked::Buffer) => {
                 if !core.drain_step()? {
+                    return Ok(None);
+                }
+            }
+            // The allocator may not have come to it yet.
+            Err(Blocked::Space) => {
+                if !core.allocate_step()? {
                     return Ok(None);
                 }
             }
@@ -64,7 +72,9 @@ pub fn relocate(
     }
 }
 
-fn switch(state: &mut State, header: &RecordHeader, at: Location, seen: &[u64]) {
+/// How many were switched.
+fn switch(state: &mut State, header: &RecordHeader, at: Location, seen: &[u64]) -> u64 {
+    let mut switched = 0;
     for (n, old) in (0..header.count).zip(seen) {
         let block = header.first + n;
         if state.map.lookup(header.layer, block) != Ok(*old) {
@@ -74,5 +84,7 @@ fn switch(state: &mut State, header: &RecordHeader, at: Location, seen: &[u64]) 
         state.map.set(header.layer, block, new);
         state.segments.retain(at.segment, 1);
         state.release(crate::map::Freed::Entry(*old));
+        switched += 1;
     }
+    switched
 }

@@ -15,11 +15,13 @@
 //! is put together as it is touched, and its segments empty.
 
 use super::relocate::relocate;
-use crate::alloc::Purpose;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{BLOCK, Entry, Location, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind};
+use crate::format::{
+    BLOCK, Entry, Location, MAX_EXTENT_BLOCKS, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind,
+};
+use crate::log::Cause;
 use crate::read::{PageRead, Run, Source};
 use crate::write::{Body, Packer, PreparedWrite};
 use parking_lot::Mutex;
@@ -50,17 +52,18 @@ pub struct Pieces {
 impl Pieces {
     /// Of a planned read.
     pub fn of(runs: &[Run], reads: &[PageRead]) -> Self {
-        let stored = runs
-            .iter()
-            .filter(|r| matches!(r.source, Source::File { .. }));
-        let (mut blocks, mut bytes, mut last) = (0, 0, None);
-        for run in stored {
+        let (mut blocks, mut bytes) = (0, 0);
+        for (n, run) in runs.iter().enumerate() {
+            if !matches!(run.source, Source::File { .. }) {
+                continue;
+            }
             blocks += run.blocks;
-            // An extent of which several runs come counts once.
-            if last != Some(run.at) {
+            // An extent of which several runs come counts once; what has overwritten some of it lies in between.
+            let near = |r: &&Run| r.first + MAX_EXTENT_BLOCKS as u64 > run.first;
+            let mut before = runs.iter().take(n).rev().take_while(near);
+            if run.index == 0 || !before.any(|r| (r.layer, r.at) == (run.layer, run.at)) {
                 bytes += u64::from(run.at.len);
             }
-            last = Some(run.at);
         }
         Self {
             blocks,
@@ -69,8 +72,8 @@ impl Pieces {
         }
     }
 
-    /// Single reads that they would need side by side.
-    pub fn together(&self) -> u64 {
+    /// Reads that they would take side by side, with some to spare: extents don't begin and end where reads do.
+    pub fn side_by_side(&self) -> u64 {
         self.stored.div_ceil(128 << 10) + 1
     }
 }
@@ -193,13 +196,14 @@ impl Spot {
         self.rate > 0 && self.waiting.lock().1 + bytes as usize <= WAITING
     }
 
-    /// Remembers a range for which there is no room now, unless there are too many.
-    pub fn note(&self, range: Later) {
+    /// Remembers a range for which there is no room now, unless there are too many; whether it did.
+    pub fn note(&self, range: Later) -> bool {
         let mut later = self.later.lock();
         let fits = self.rate > 0 && range.len as usize <= WAITING / 2;
         if fits && later.len() < LATER && later.back() != Some(&range) {
             later.push_back(range);
         }
+        later.back() == Some(&range)
     }
 
     /// The range that was remembered first.
@@ -274,13 +278,17 @@ fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), St
             payload_crc: crc,
             link: 0,
         };
-        let Some(at) = relocate(core, Purpose::Guest, &header, payload, seen)? else {
+        let Some(moved) = relocate(core, Cause::Coalescing, &header, payload, seen)? else {
             return Ok(());
         };
-        let blocks = piece.blocks * BLOCK as u64;
-        core.counters.coalesced_bytes.fetch_add(blocks, Relaxed);
+        let bytes = |blocks: u64| blocks * BLOCK as u64;
+        let (switched, skipped) = (moved.switched, piece.blocks - moved.switched);
+        let counters = &core.counters;
+        counters.coalesced_bytes.fetch_add(bytes(switched), Relaxed);
+        let in_vain = &counters.coalescing.skipped_bytes;
+        in_vain.fetch_add(bytes(skipped), Relaxed);
         if let Some(top) = part.top {
-            follow(core, top, &header, at, seen);
+            follow(core, top, &header, moved.at, seen);
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ pub use node::{NODE_SLOTS, pack_node, unpack_node};
 pub use record::{RECORD_HEADER, RecordFlags, RecordHeader, RecordKind, Seed, units};
 pub use segment::{SEGMENT_DATA_START, SegmentHeader, segment_file_name, segment_id_of};
 pub use superblock::{BufferName, Chain, SUPERBLOCK_SIZE, Superblock, newest};
-pub use table::{SegmentRow, decode_table, encode_table};
+pub use table::{SegmentRow, Temperature, decode_table, encode_table};
 pub use write_buffer::{
     BUFFER_HEADER, BUFFER_LAYOUT_VERSION, BufferHeader, FAILURE_NOTE, SLOT_ROW, SlotRow,
     has_failed, note_failure,

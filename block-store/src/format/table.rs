@@ -6,6 +6,29 @@ use super::{FormatError, MAX_NUMBER, MAX_SEGMENT};
 const ROW: usize = 32;
 const WHAT: &str = "segment table";
 
+/// What kind of data a segment was opened for: unlike lifetimes go to segments of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Temperature {
+    /// Not recorded: nothing was appended yet, or it is not known any more.
+    #[default]
+    Unknown = 0,
+    /// Small writes.
+    Fresh = 1,
+    /// Streams.
+    Streaming = 2,
+    /// Relocated data.
+    Cold = 3,
+}
+
+impl Temperature {
+    /// What a byte of the table says. It is for statistics alone: a value that we don't know is no reason to refuse a store.
+    fn from_byte(byte: u8) -> Self {
+        let all = [Self::Fresh, Self::Streaming, Self::Cold];
+        let found = all.into_iter().find(|t| *t as u8 == byte);
+        found.unwrap_or_default()
+    }
+}
+
 /// A segment as of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentRow {
@@ -25,6 +48,8 @@ pub struct SegmentRow {
     pub meta: bool,
     /// All of it was packed for good: compaction does not look for what could be packed harder.
     pub settled: bool,
+    /// What kind of data it was opened for.
+    pub temperature: Temperature,
 }
 
 /// Rows as bytes.
@@ -41,6 +66,7 @@ pub fn encode_table(rows: &[SegmentRow]) -> Vec<u8> {
             24,
             &[u8::from(row.open) | u8::from(row.meta) << 1 | u8::from(row.settled) << 2],
         );
+        put(to, 25, &[row.temperature as u8]);
     }
     out
 }
@@ -73,6 +99,7 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<SegmentRow>, FormatError> {
                 open: flags & 1 != 0,
                 meta: flags & 2 != 0,
                 settled: flags & 4 != 0,
+                temperature: Temperature::from_byte(f.u8(25)?),
             })
         })
         .collect()
@@ -93,9 +120,14 @@ mod tests {
             open: true,
             meta: false,
             settled: false,
+            temperature: Temperature::Streaming,
         };
         let rows = vec![
             row,
+            SegmentRow {
+                temperature: Temperature::Cold,
+                ..row
+            },
             SegmentRow {
                 meta: true,
                 open: false,
@@ -107,8 +139,13 @@ mod tests {
             },
         ];
         let bytes = encode_table(&rows);
-        assert_eq!(bytes.len(), 96);
-        assert_eq!(decode_table(&bytes), Ok(rows));
+        assert_eq!(bytes.len(), 128);
+        assert_eq!(decode_table(&bytes), Ok(rows.clone()));
+        let mut newer = bytes.clone();
+        newer[25] = 99;
+        let read = decode_table(&newer).unwrap();
+        assert_eq!(read[0].temperature, Temperature::Unknown);
+        assert_eq!(read[1..], rows[1..]);
         assert!(decode_table(&bytes[..33]).is_err());
         let mut bad = bytes;
         bad[24] = 0xff;

@@ -1,6 +1,6 @@
 //! Group commit: everything appended so far becomes durable at once.
 
-use super::{Log, Marks, STREAMS, Stream, Streams};
+use super::{Cause, Log, Marks, STREAMS, Stream, Streams};
 use crate::format::{CommitRecord, Prefix, RecordFlags, RecordHeader, RecordKind};
 use crate::io::DiskFile;
 use std::sync::Arc;
@@ -74,7 +74,9 @@ impl Log {
         let streams = streams.and(Streams::FRESH);
         if self.has_unsynced(streams)
             && let Some((header, payload)) = self.commit_record()
-            && self.append(Stream::Fresh, &header, &payload).is_ok()
+            && self
+                .append(Stream::Fresh, Cause::Log, &header, &payload)
+                .is_ok()
         {
             self.unrecorded.clear();
         }
@@ -82,7 +84,9 @@ impl Log {
         for stream in STREAMS.into_iter().filter(|s| streams.has(*s)) {
             let open = self.open_in(stream);
             if let Some(segment) = self.segments.iter_mut().find(|s| Some(s.id) == open) {
-                self.appended += segment.pad(&mut self.pool, lsn);
+                let skipped = segment.pad(&mut self.pool, lsn);
+                self.appended += skipped;
+                self.written.add(Cause::Padding, skipped);
             }
         }
         let files = self

@@ -9,6 +9,7 @@
 //! page of its own. After a SIGKILL the slots are written to their files again as they are, which is what draining
 //! would have done. LSNs grow along each segment.
 
+mod causes;
 mod commit;
 mod gather;
 mod slots;
@@ -16,6 +17,7 @@ mod streams;
 
 use crate::format::{Location, MAX_STORED, Prefix, RecordHeader, SEGMENT_DATA_START, Seed};
 use crate::io::{DiskFile, LivePages, PAGE};
+pub use causes::{CAUSES, Cause, Written};
 pub use commit::Cut;
 pub use gather::Gathering;
 pub use slots::SlotPool;
@@ -91,6 +93,7 @@ pub struct Log {
     unrecorded: Vec<Prefix>,
     /// Bytes appended, padding included, since the checkpoint that the store was opened from: for the checkpoint's trigger and statistics.
     pub appended: u64,
+    written: Arc<Written>,
 }
 
 impl Log {
@@ -106,6 +109,7 @@ impl Log {
             synced: [0; STREAMS.len()],
             unrecorded,
             appended,
+            written: Arc::default(),
         }
     }
 
@@ -153,7 +157,9 @@ impl Log {
         let id = self.open.get_mut(stream as usize)?.take()?;
         let lsn = self.last_lsn();
         let segment = self.segments.iter_mut().find(|s| s.id == id)?;
-        self.appended += segment.pad(&mut self.pool, lsn);
+        let skipped = segment.pad(&mut self.pool, lsn);
+        self.appended += skipped;
+        self.written.add(Cause::Padding, skipped);
         segment.sealed = true;
         segment.give_back(&mut self.pool);
         Some(id)
@@ -237,6 +243,7 @@ impl Log {
     pub fn append(
         &mut self,
         stream: Stream,
+        cause: Cause,
         header: &RecordHeader,
         payload: &[u8],
     ) -> Result<(Location, u64), NoRoom> {
@@ -266,6 +273,7 @@ impl Log {
         segment.copy_in(&mut self.pool, at.offset + header.len() as u32, payload);
         segment.append = at.end();
         self.appended += len as u64;
+        self.written.add(cause, len as u64);
         Ok((at, lsn))
     }
 
@@ -288,6 +296,17 @@ impl Log {
             .iter()
             .map(|s| (page_floor(s.append) - s.drained) as usize)
             .sum()
+    }
+
+    /// Bytes appended that are not in their files yet.
+    pub fn waiting(&self) -> u64 {
+        let waiting = self.segments.iter().map(|s| s.append - s.drained);
+        waiting.map(u64::from).sum()
+    }
+
+    /// Bytes written, and appended to be, by cause.
+    pub fn written(&self) -> &Arc<Written> {
+        &self.written
     }
 
     /// A write or fsync has failed: the next process must write again what this one has.

@@ -4,6 +4,7 @@
 //! each stream is synced: a flush that finds nothing of its own in a stream need not wait until what a neighbour
 //! streams there is on the disk.
 
+use crate::format::Temperature;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Data of unlike lifetime goes to segments of its own.
@@ -19,6 +20,16 @@ pub enum Stream {
 
 /// All streams.
 pub const STREAMS: [Stream; 3] = [Stream::Fresh, Stream::Streaming, Stream::Cold];
+
+impl From<Stream> for Temperature {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Fresh => Self::Fresh,
+            Stream::Streaming => Self::Streaming,
+            Stream::Cold => Self::Cold,
+        }
+    }
+}
 
 /// A set of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

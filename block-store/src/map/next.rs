@@ -15,6 +15,30 @@ pub enum Piece {
 }
 
 impl Map {
+    /// The block up to which, from `block` on, the layer has no data, as far as the nodes above its leaves tell; `block` itself
+    /// where a leaf has to be looked at.
+    pub fn bare_until(&mut self, layer: u32, block: u64) -> Result<u64, Missing> {
+        let mut key = NodeKey::new(layer, ROOT_LEVEL, 0);
+        loop {
+            match self.nodes.get_mut(&key) {
+                Some(node) => node.used = true,
+                None => match self.above(key) {
+                    Ok(_) => {
+                        let blocks = NODE_SLOTS as u64 * NodeKey::blocks_per_slot(key.level());
+                        return Ok((key.number() + 1) * blocks);
+                    }
+                    Err(_) if key.level() == 0 => return Ok(block),
+                    Err(missing) => return Err(missing),
+                },
+            }
+            let span = NodeKey::blocks_per_slot(key.level());
+            match key.child(block / span) {
+                Some(child) => key = child,
+                None => return Ok(block),
+            }
+        }
+    }
+
     /// The first piece of what the layer has at block `from` or behind it. `None`: nothing there.
     pub fn next_piece(&mut self, layer: u32, from: u64) -> Result<Option<Piece>, Missing> {
         self.next_below(NodeKey::new(layer, ROOT_LEVEL, 0), from)

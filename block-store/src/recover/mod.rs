@@ -19,7 +19,7 @@ use crate::alloc::{Content, Phase, Segment, Segments};
 use crate::error::StoreError;
 use crate::format::{
     Catalogue, CutRecord, Location, Prefix, RecordKind, SEGMENT_DATA_START, SegmentRow, Superblock,
-    segment_id_of,
+    Temperature, segment_id_of,
 };
 use crate::io::{AlignedBuf, Disk, DiskFile, PAGE};
 use crate::map::{Map, Missing, NodeKey, Presence, Resolved};
@@ -177,6 +177,9 @@ fn open_segments(
                 file,
                 phase: Phase::Sealed,
                 content,
+                temperature: row
+                    .filter(|r| r.generation == generation)
+                    .map_or(Temperature::Unknown, |r| r.temperature),
                 used,
                 live,
                 total,

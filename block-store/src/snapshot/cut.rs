@@ -5,9 +5,8 @@
 //! The record names nothing: a snapshot exists when a checkpoint has made its row in the catalogue durable, and with that
 //! everything up to the cut. Until then the sealed layer has no name, and is merged away.
 
-use crate::alloc::Purpose;
 use crate::format::{CutRecord, CutRow, LayerRow, RecordFlags, RecordHeader, RecordKind};
-use crate::log::Stream;
+use crate::log::{Cause, Stream};
 use crate::state::{Blocked, State};
 use crate::write::append;
 
@@ -34,7 +33,7 @@ pub fn cut(state: &mut State, rows: &[CutRow]) -> Result<u64, Blocked> {
     };
     let since = state.segments.oldest_unsealed();
     // Every commit covers this stream: nothing of the new layers is promised without this record.
-    let (_, lsn) = append(state, Stream::Fresh, Purpose::Record, &header, &payload)?;
+    let (_, lsn) = append(state, Stream::Fresh, Cause::Log, &header, &payload)?;
     for row in rows {
         let applied = apply_cut(state, row, since);
         debug_assert_eq!(applied, Ok(()), "{row:?}");

@@ -5,6 +5,7 @@ use super::config::OnFull;
 use super::lane::Lane;
 use super::{Store, VDisks};
 use crate::core::Core;
+use crate::counters::count;
 use crate::defrag::Later;
 use std::sync::Arc;
 
@@ -39,8 +40,9 @@ impl Again {
         let Some(vdisk) = vdisk else { return };
         if self.client.is_none() {
             let lane = Lane::new(Arc::clone(&self.core), OnFull::Error, DEPTH, None);
-            self.client = lane.ok().map(BlockClient::new);
+            self.client = lane.ok().map(|lane| BlockClient::new(lane.uncounted()));
         }
+        count(&self.core.counters.coalescing.read_again);
         let mut bytes = vec![0; range.len as usize];
         let read = self
             .client

@@ -103,11 +103,18 @@ impl Store {
         snapshot: &VDisk,
         offset: u64,
     ) -> Result<SnapshotUsage, StoreError> {
-        let layer = snapshot.layer();
+        self.layer_usage(snapshot.layer(), offset)
+    }
+
+    /// The same for any layer, by its number. What would come free without the live layer of a vDisk is all of it.
+    pub fn layer_usage(&self, layer: u32, offset: u64) -> Result<SnapshotUsage, StoreError> {
         let leaf = (NODE_SLOTS * BLOCK) as u64;
         let first = (offset / leaf * NODE_SLOTS as u64).min(MAX_BLOCKS);
         let (over, map, _pins) = {
             let mut state = self.core.state.lock();
+            if !state.catalogue.layers.contains_key(&layer) {
+                return Err(StoreError::NoLayer(layer));
+            }
             let over = above(&state.catalogue, layer);
             let child = match over {
                 Above::One(child) => Some(child),

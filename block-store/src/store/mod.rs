@@ -9,6 +9,7 @@ mod lane;
 mod lifecycle;
 mod open;
 mod snapshots;
+mod stats;
 mod status;
 mod threads;
 mod upkeep;
@@ -23,6 +24,9 @@ pub use config::{
 };
 pub use lane::{Command, Done, Lane};
 pub use snapshots::{Created, Cut};
+pub use stats::{
+    CoalescingStats, CompactionStats, Layer, LayerKind, StoreStats, VDiskFragmentation, WriteStats,
+};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
 

@@ -2,6 +2,7 @@
 
 use super::Store;
 use crate::alloc::Phase;
+use crate::defrag::bytes_moved;
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -131,7 +132,7 @@ impl Store {
             checkpoint_milliseconds: counters.checkpoint_milliseconds.load(Relaxed),
             log_written_bytes: counters.log_bytes.load(Relaxed),
             meta_written_bytes: counters.meta_bytes.load(Relaxed),
-            relocated_bytes: counters.relocated_bytes.load(Relaxed),
+            relocated_bytes: bytes_moved(&self.core),
             recovery: self.recovered.clone(),
         };
         let (mut live, mut total) = (0u64, 0u64);

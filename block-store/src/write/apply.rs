@@ -3,7 +3,7 @@
 use super::prepare::{Body, Piece};
 use crate::alloc::Purpose;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader, RecordKind};
-use crate::log::{NoRoom, Stream};
+use crate::log::{Cause, NoRoom, Stream};
 use crate::map::{Freed, NodeKey};
 use crate::state::{Blocked, State};
 
@@ -40,7 +40,7 @@ pub fn apply(
         payload_crc: crc,
         link: 0,
     };
-    let (at, lsn) = append(state, stream, Purpose::Guest, &header, payload)?;
+    let (at, lsn) = append(state, stream, Cause::Guest, &header, payload)?;
     point_at(state, layer, piece.first, piece.blocks, at);
     Ok((lsn, Some(at)))
 }
@@ -74,7 +74,7 @@ pub fn apply_range(
         payload_crc: 0,
         link: 0,
     };
-    let (_, lsn) = append(state, Stream::Fresh, Purpose::Record, &header, &[])?;
+    let (_, lsn) = append(state, Stream::Fresh, Cause::Log, &header, &[])?;
     clear(state, layer, first, blocks);
     Ok(lsn)
 }
@@ -123,20 +123,30 @@ fn ready(state: &mut State) -> Result<(), Blocked> {
     }
 }
 
+/// On whose account a segment is opened for what is written.
+fn purpose(cause: Cause) -> Purpose {
+    match cause {
+        Cause::Log => Purpose::Record,
+        Cause::Compaction => Purpose::Relocation,
+        // What is put together or packed anew for later takes space before it gives any.
+        _ => Purpose::Guest,
+    }
+}
+
 /// Appends, opening the next segment where one is full.
 pub(crate) fn append(
     state: &mut State,
     stream: Stream,
-    purpose: Purpose,
+    cause: Cause,
     header: &RecordHeader,
     payload: &[u8],
 ) -> Result<(Location, u64), Blocked> {
     if state.log.room(stream, header.stored_len()) == Err(NoRoom::Segment) {
-        state.open_segment(stream, purpose)?;
+        state.open_segment(stream, purpose(cause))?;
     }
     let (at, lsn) = state
         .log
-        .append(stream, header, payload)
+        .append(stream, cause, header, payload)
         .map_err(|_| Blocked::Buffer)?;
     state
         .segments

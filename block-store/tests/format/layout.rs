@@ -359,6 +359,7 @@ fn table_rows() {
         open: false,
         meta: false,
         settled: false,
+        temperature: Temperature::Unknown,
     };
     let row = |r: SegmentRow| encode_table(&[r]);
     let mut t = Table::new("Segment table", row(zero));
@@ -399,8 +400,16 @@ fn table_rows() {
         }),
     );
     t.field("flags", &row(SegmentRow { open: true, ..zero }));
-    t.fixed("reserved", &[0; 7]);
+    let of = |temperature| SegmentRow {
+        temperature,
+        ..zero
+    };
+    t.field("temperature", &row(of(Temperature::Cold)));
+    t.fixed("reserved", &[0; 6]);
     t.done();
+    assert_eq!(row(of(Temperature::Fresh))[25], 1);
+    assert_eq!(row(of(Temperature::Streaming))[25], 2);
+    assert_eq!(row(of(Temperature::Cold))[25], 3);
     assert_eq!(row(SegmentRow { open: true, ..zero })[24], 1);
     assert_eq!(row(SegmentRow { meta: true, ..zero })[24], 2);
     let settled = SegmentRow {

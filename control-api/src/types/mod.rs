@@ -3,6 +3,7 @@
 mod error;
 mod rules;
 mod snapshot;
+mod stats;
 mod store;
 mod vdisk;
 
@@ -14,6 +15,10 @@ pub use rules::{
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
     RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,
+};
+pub use stats::{
+    CoalescingStats, CompactionStats, Fragmentation, Layer, LayerKind, LayerList, SpaceOf,
+    StoreStats, Temperature, WriteStats,
 };
 pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{

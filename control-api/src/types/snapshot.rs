@@ -135,6 +135,22 @@ pub struct SnapshotUsage {
     pub next: Option<u64>,
 }
 
+impl SnapshotUsage {
+    /// Adds the counts of another part; of presence maps the later one counts.
+    pub fn add(&mut self, part: &SnapshotUsage) {
+        for (to, more) in [
+            (&mut self.data_blocks, part.data_blocks),
+            (&mut self.zero_blocks, part.zero_blocks),
+            (&mut self.stored_bytes, part.stored_bytes),
+            (&mut self.exclusive_blocks, part.exclusive_blocks),
+            (&mut self.exclusive_bytes, part.exclusive_bytes),
+        ] {
+            *to = to.saturating_add(more);
+        }
+        self.presence_map = part.presence_map;
+    }
+}
+
 /// A presence map, in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PresenceMap {

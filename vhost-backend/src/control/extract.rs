@@ -102,6 +102,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
+/// The number of a layer in the path.
+pub(super) struct LayerNumber(pub u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for LayerNumber {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Path::<u32>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(layer)) => Ok(LayerNumber(layer)),
+            Err(error) => Err(refuse(error.status(), error.body_text())),
+        }
+    }
+}
+
 /// The names of a vDisk and of one of its snapshots in the path, checked.
 pub(super) struct SnapshotName {
     pub vdisk: String,

@@ -8,7 +8,7 @@
 //!  routes    path -> handler, OpenAPI                        session  what one connection holds (imports, what it reads)
 //!  handlers  HTTP <-> control_api types                      extract  bodies and queries, errors as ApiError
 //!  target    what handlers ask of the store: traits          store_target  the store behind these traits, with
-//!  sockets   the vDisks' sockets, likewise                     store_snapshots, import (hidden vDisks) and explain (errors)
+//!  sockets   the vDisks' sockets, likewise                     store_snapshots, store_stats, import (hidden vDisks), explain (errors)
 //! ```
 
 mod explain;
@@ -21,6 +21,7 @@ mod server;
 mod session;
 mod sockets;
 mod store_snapshots;
+mod store_stats;
 mod store_target;
 mod target;
 
@@ -31,4 +32,6 @@ pub use routes::{for_connection, openapi, router};
 pub use server::{ControlServer, RunDir, StartError};
 pub use sockets::{ExportedSockets, Sockets};
 pub use store_target::StoreTarget;
-pub use target::{Comparison, ControlTarget, ImportTarget, SnapshotReader, SnapshotTarget};
+pub use target::{
+    Comparison, ControlTarget, ImportTarget, SnapshotReader, SnapshotTarget, StatsTarget,
+};

@@ -1,7 +1,7 @@
 //! Which path leads to which handler, and the OpenAPI document that says so.
 
 use super::extract::Failure;
-use super::handlers::{Target, data, imports, rules, snapshots, store, vdisks};
+use super::handlers::{Target, data, imports, rules, snapshots, stats, store, vdisks};
 use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
@@ -26,12 +26,16 @@ const JSON_MAX: usize = 1 << 20;
         store::health,
         store::status,
         store::openapi,
+        stats::store,
+        stats::layers,
+        stats::layer_usage,
         vdisks::list,
         vdisks::create,
         vdisks::show,
         vdisks::delete,
         vdisks::resize,
         vdisks::stats,
+        stats::fragmentation,
         vdisks::revert,
         data::read,
         data::allocated,
@@ -77,6 +81,9 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         .route("/v1/health", get(store::health))
         .route("/v1/openapi.json", get(store::openapi))
         .route("/v1/store", get(store::status))
+        .route("/v1/store/stats", get(stats::store))
+        .route("/v1/store/layers", get(stats::layers))
+        .route("/v1/store/layers/{layer}/usage", get(stats::layer_usage))
         .route("/v1/vdisks", get(vdisks::list).post(vdisks::create))
         .route(
             "/v1/vdisks/{name}",
@@ -84,6 +91,7 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         )
         .route("/v1/vdisks/{name}/resize", post(vdisks::resize))
         .route("/v1/vdisks/{name}/stats", get(vdisks::stats))
+        .route("/v1/vdisks/{name}/fragmentation", get(stats::fragmentation))
         .route("/v1/vdisks/{name}/data", get(data::read))
         .route("/v1/vdisks/{name}/allocated", get(data::allocated))
         .route(

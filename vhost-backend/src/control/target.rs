@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// The store as the control API sees it. Calls may block; they come from blocking tasks, several at once.
 /// Names and sizes have been checked against [`control_api::limits`].
-pub trait ControlTarget: SnapshotTarget + Send + Sync + 'static {
+pub trait ControlTarget: SnapshotTarget + StatsTarget + Send + Sync + 'static {
     /// Who answers. Never blocks.
     fn health(&self) -> Health;
     /// The store's state.
@@ -44,6 +44,18 @@ pub trait ImportTarget: Send {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), ApiError>;
     /// Makes everything durable, the vDisk visible, and opens its socket.
     fn publish(&mut self) -> Result<VDisk, ApiError>;
+}
+
+/// How the store's data lies, likewise.
+pub trait StatsTarget {
+    /// Space by temperature, and counters.
+    fn store_stats(&self) -> Result<StoreStats, ApiError>;
+    /// All layers, by number.
+    fn layers(&self) -> Result<Vec<Layer>, ApiError>;
+    /// What a layer costs from `offset` on: a bounded part of the answer, see [`SnapshotUsage::next`].
+    fn layer_usage(&self, layer: u32, offset: u64) -> Result<SnapshotUsage, ApiError>;
+    /// How fragmented a vDisk is from `offset` on: a bounded part of the answer, see [`Fragmentation::next`].
+    fn fragmentation(&self, name: &str, offset: u64) -> Result<Fragmentation, ApiError>;
 }
 
 /// The store's snapshots, likewise.

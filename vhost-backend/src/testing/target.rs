@@ -1,7 +1,7 @@
 //! A store in memory behind [`ControlTarget`].
 
 use super::snapshots::Copy;
-use crate::control::{ControlTarget, ImportTarget};
+use crate::control::{ControlTarget, ImportTarget, StatsTarget};
 use control_api::types::*;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -213,6 +213,33 @@ impl ControlTarget for MemoryTarget {
 
     fn explain(&self, _request: &ExplainRequest) -> Result<Explanation, ApiError> {
         Err(ApiError::new(ErrorKind::Unavailable, "not in memory"))
+    }
+}
+
+/// Of vDisks the spans that hold data, one in an answer.
+impl StatsTarget for MemoryTarget {
+    fn store_stats(&self) -> Result<StoreStats, ApiError> {
+        Err(ApiError::new(ErrorKind::Unavailable, "not in memory"))
+    }
+
+    fn layers(&self) -> Result<Vec<Layer>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn layer_usage(&self, layer: u32, _offset: u64) -> Result<SnapshotUsage, ApiError> {
+        let text = format!("there is no layer {layer}");
+        Err(ApiError::new(ErrorKind::NotFound, text))
+    }
+
+    fn fragmentation(&self, name: &str, offset: u64) -> Result<Fragmentation, ApiError> {
+        self.with(name, |disk| {
+            let found = first_range(&disk.data, offset);
+            Ok(Fragmentation {
+                spans: found.ranges.len() as u64,
+                next: found.next,
+                ..Fragmentation::default()
+            })
+        })
     }
 }
 

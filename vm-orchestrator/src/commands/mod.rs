@@ -18,6 +18,7 @@ mod snapshot_rename;
 mod snapshot_show;
 mod store_check;
 mod store_init;
+mod store_stats;
 mod store_status;
 mod vdisk_clone;
 mod vdisk_create;
@@ -39,6 +40,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Store(StoreCommand::Init(args)) => store_init::run(settings, &args),
         Command::Store(StoreCommand::Check(args)) => store_check::run(settings, &args).await,
         Command::Store(StoreCommand::Status) => store_status::run(settings).await,
+        Command::Store(StoreCommand::Stats(args)) => store_stats::run(settings, args).await,
         Command::Vdisk(VdiskCommand::Create(args)) => vdisk_create::run(settings, args).await,
         Command::Vdisk(VdiskCommand::List) => vdisk_list::run(settings).await,
         Command::Vdisk(VdiskCommand::Show(args)) => vdisk_show::run(settings, &args.name).await,

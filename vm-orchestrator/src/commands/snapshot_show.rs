@@ -31,7 +31,7 @@ pub(super) async fn run(settings: &Settings, args: &ShowSnapshotArgs) -> Result<
         let part = client.snapshot_usage(vdisk, name, at).await?;
         // An answer that does not get on would have us ask for ever.
         next = part.next.filter(|next| *next > at);
-        add(&mut usage, part);
+        usage.add(&part);
     }
     let map = usage.presence_map.take();
     let shown = Shown {
@@ -40,20 +40,6 @@ pub(super) async fn run(settings: &Settings, args: &ShowSnapshotArgs) -> Result<
         presence_map: args.maps.then_some(map),
     };
     settings.show(&shown, text)
-}
-
-fn add(sum: &mut SnapshotUsage, part: SnapshotUsage) {
-    for (to, more) in [
-        (&mut sum.data_blocks, part.data_blocks),
-        (&mut sum.zero_blocks, part.zero_blocks),
-        (&mut sum.stored_bytes, part.stored_bytes),
-        (&mut sum.exclusive_blocks, part.exclusive_blocks),
-        (&mut sum.exclusive_bytes, part.exclusive_bytes),
-    ] {
-        *to = to.saturating_add(more);
-    }
-    // The last one is as of now.
-    sum.presence_map = part.presence_map;
 }
 
 fn text(shown: &Shown) -> String {
@@ -129,7 +115,7 @@ mod tests {
                 presence_map,
                 next: None,
             };
-            add(&mut usage, part);
+            usage.add(&part);
         }
         let mut shown = Shown {
             snapshot: snapshot("monday", &["backup"], &[]),

@@ -1,6 +1,7 @@
 //! The `firn` program against the control API in front of a real store.
 
 mod snapshots;
+mod stats;
 
 use block_store::{InitOptions, OpenConfig, Store, VDisk};
 use control_api::ApiError;

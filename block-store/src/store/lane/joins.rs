@@ -84,7 +84,7 @@ impl Stretch {
             bytes: pieces.blocks * BLOCK as u64,
             tag,
             reads: pieces.reads,
-            together: pieces.together(),
+            together: pieces.side_by_side(),
             cpu_headroom,
         }
     }

@@ -129,6 +129,8 @@ pub struct Lane<P: Payload> {
     packed: Arc<Packed>,
     /// The calling thread's; `None` where how busy that is says nothing of how long guests wait.
     load: Option<Load>,
+    /// Whether its requests are a guest's (or an import's), and so count in their vDisk's statistics.
+    counted: bool,
     decoder: Decoder,
     buffers: Buffers,
     joins: joins::Joins,
@@ -166,10 +168,17 @@ impl<P: Payload> Lane<P> {
             packer: Packer::new()?,
             packed,
             load,
+            counted: true,
             decoder: Decoder::new()?,
             joins: joins::Joins::default(),
             buffers: Buffers::default(),
         })
+    }
+
+    /// The same for the store's own requests: nobody's statistics tell of them.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.counted = false;
+        self
     }
 
     /// Descriptors to poll for reading (level-triggered): when one is readable, [`Lane::poll`] has work.
@@ -179,6 +188,11 @@ impl<P: Payload> Lane<P> {
             .into_iter()
             .chain([self.bell.fd()])
             .collect()
+    }
+
+    /// Whether reads are under way of which no descriptor tells that they have finished.
+    pub(crate) fn must_be_asked(&self) -> bool {
+        self.queue.fd().is_none() && self.queue.in_flight() > 0
     }
 
     /// Requests taken in and not returned yet.
@@ -199,7 +213,7 @@ impl<P: Payload> Lane<P> {
                 }
             }
             Err(done) => {
-                if done.result.is_err() {
+                if done.result.is_err() && self.counted {
                     vdisk.stats.errors.fetch_add(1, Relaxed);
                 }
                 self.done.push(done);
@@ -354,7 +368,13 @@ impl<P: Payload> Lane<P> {
         };
         self.free.push(index);
         self.bytes_in_flight = self.bytes_in_flight.saturating_sub(op.memory());
-        op.count(&result);
+        if self.counted {
+            op.count(&result);
+            if op.kind == Kind::Write && result.is_ok() {
+                let requested = &self.core.counters.requested_bytes;
+                requested.fetch_add(op.len, Relaxed);
+            }
+        }
         let (tag, payload, mut parts) = op.into_parts();
         for buffer in parts.buffers.drain(..).flatten() {
             self.buffers.keep(buffer);

@@ -3,6 +3,7 @@
 use super::Lane;
 use super::op::{Kind, Op};
 use crate::compress::{Touch, Touching, coalesces};
+use crate::counters::count;
 use crate::defrag::{Gather, Later, Pieces};
 use crate::error::RequestError;
 use crate::format::BLOCK;
@@ -142,6 +143,7 @@ impl<P: Payload> Lane<P> {
         op.parts.runs = runs;
         if let Some(gathered) = gather.filter(|_| result.is_ok()) {
             self.core.spot.offer(gathered);
+            count(&self.core.counters.coalescing.gathered);
             self.core.defrag_bell.ring();
         }
         result
@@ -149,7 +151,13 @@ impl<P: Payload> Lane<P> {
 
     /// Whether the blocks that were read are to be coalesced, now or later.
     fn gather(&self, op: &Op<P>, runs: &[Run]) -> Option<Gather> {
-        if op.kind != Kind::Read || op.parts.reads.len() < 2 {
+        if op.kind != Kind::Read || op.parts.reads.is_empty() {
+            return None;
+        }
+        let counters = &self.core.counters.coalescing;
+        count(&counters.looked_at);
+        // One read is as few as there can be.
+        if op.parts.reads.len() < 2 {
             return None;
         }
         let (pieces, rules) = (Pieces::of(runs, &op.parts.reads), op.vdisk.rules());
@@ -158,20 +166,23 @@ impl<P: Payload> Lane<P> {
             bytes: pieces.blocks * BLOCK as u64,
             tag: op.vdisk.tag(),
             reads: pieces.reads,
-            together: pieces.together(),
+            together: pieces.side_by_side(),
             cpu_headroom: self.core.cpu_headroom.load(Relaxed),
         };
         if !coalesces(&rules.coalesce, &touch) {
             return None;
         }
+        count(&counters.scattered);
         if !self.core.spot.has_room(op.len) {
             // Of a snapshot's ranges nothing is remembered: its number is its vDisk's.
-            if !op.vdisk.read_only() {
-                self.core.spot.note(Later {
-                    vdisk: op.vdisk.id(),
-                    offset: op.offset,
-                    len: op.len,
-                });
+            let range = Later {
+                vdisk: op.vdisk.id(),
+                offset: op.offset,
+                len: op.len,
+            };
+            match !op.vdisk.read_only() && self.core.spot.note(range) {
+                true => count(&counters.put_off),
+                false => count(&counters.dropped),
             }
             return None;
         }

@@ -2,10 +2,10 @@
 
 use super::History;
 use crate::model::{SECTOR, Value, content};
+use block_store::log::Cause;
 use block_store::{Command, VDisk};
 use rand::Rng;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that are read at a time: fewer than what has scattered blocks put together.
 const NEAR: u64 = 32 << 10;
@@ -91,8 +91,8 @@ impl History {
         }
         self.disk.crash_after(None);
         let core = Arc::clone(self.store().core());
-        self.totals.relocated += core.counters.relocated_bytes.load(Relaxed);
-        self.totals.settled += core.counters.settled_bytes.load(Relaxed);
+        self.totals.relocated += core.counters.written.of(Cause::Compaction);
+        self.totals.settled += core.counters.written.of(Cause::Packing);
         drop(core);
         self.run = None;
         let mut power = self.die();

@@ -148,6 +148,33 @@ fn every_refusal_is_an_api_error() {
                 r#"{"name":"control"}"#,
             ),
         ),
+        (404, request("POST /v1/store/stats", "", "")),
+        (404, request("GET /v1/store/layers/7/usage", "", "")),
+        (400, request("GET /v1/store/layers/-1/usage", "", "")),
+        (
+            400,
+            request("GET /v1/store/layers/4294967296/usage", "", ""),
+        ),
+        (400, request("GET /v1/store/layers/%00/usage", "", "")),
+        (
+            400,
+            request("GET /v1/store/layers/7/usage?offset=-1", "", ""),
+        ),
+        (400, request("GET /v1/store/layers/7/usage?from=0", "", "")),
+        (404, request("GET /v1/vdisks/none/fragmentation", "", "")),
+        (400, request("GET /v1/vdisks/%2e%2e/fragmentation", "", "")),
+        (
+            400,
+            request("GET /v1/vdisks/a/fragmentation?offset=1e9", "", ""),
+        ),
+        (
+            400,
+            request(
+                "GET /v1/vdisks/a/fragmentation?offset=18446744073709551616",
+                "",
+                "",
+            ),
+        ),
         (400, request("GET /v1/vdisks/%2e%2e%2fetc", "", "")),
         (400, request("GET /v1/vdisks/%00", "", "")),
         (400, request("GET /v1/vdisks/%ff", "", "")),
@@ -281,7 +308,7 @@ fn every_described_endpoint_is_served() {
     let mut count = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let path = ["{name}", "{snapshot}", "{holder}"]
+            let path = ["{name}", "{snapshot}", "{holder}", "{layer}"]
                 .iter()
                 .fold(path.clone(), |path, part| path.replace(part, "none"));
             let head = format!("{} {path}", method.to_uppercase());
@@ -290,5 +317,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 34);
+    assert_eq!(count, 38);
 }

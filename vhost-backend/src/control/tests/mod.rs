@@ -4,6 +4,7 @@ mod api;
 mod hostile;
 mod peers;
 mod snapshots;
+mod stats;
 mod store;
 
 use super::ControlServer;
