@@ -94,6 +94,7 @@ impl Store {
                     lsn,
                     created,
                     holds: Vec::new(),
+                    schedule: None,
                 });
                 state.readers.push((cut.parent, Arc::downgrade(&reader)));
             }
