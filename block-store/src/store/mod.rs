@@ -5,6 +5,7 @@ mod branches;
 mod client;
 mod compare;
 mod config;
+mod keeper;
 mod lane;
 mod lifecycle;
 mod open;
@@ -33,6 +34,7 @@ use crate::host::Host;
 use crate::io::real::Lock;
 use crate::payload::Payload;
 use crate::read::Search;
+use keeper::Keeper;
 use lane::Load;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -47,7 +49,7 @@ type VDisks = RwLock<BTreeMap<String, Arc<VDisk>>>;
 /// An open store, owned exclusively by this process.
 pub struct Store {
     core: Arc<Core>,
-    host: Box<dyn Host>,
+    host: Arc<dyn Host>,
     config: OpenConfig,
     created: u64,
     upkeep: Arc<Upkeep>,
@@ -114,6 +116,16 @@ impl Store {
             .filter(|v| v.hidden)
             .map(|v| v.id)
             .collect()
+    }
+
+    /// What it takes to take and delete snapshots.
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            core: Arc::clone(&self.core),
+            host: Arc::clone(&self.host),
+            upkeep: Arc::clone(&self.upkeep),
+            vdisks: Arc::clone(&self.vdisks),
+        }
     }
 
     /// Takes a checkpoint now.

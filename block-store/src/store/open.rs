@@ -209,7 +209,7 @@ impl Store {
         };
         Ok(Arc::new(Self {
             core,
-            host,
+            host: Arc::from(host),
             config,
             created,
             upkeep: Arc::new(upkeep),
