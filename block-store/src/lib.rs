@@ -37,9 +37,11 @@ pub mod write;
 
 pub use compress::Rules;
 pub use error::{RequestError, StoreError};
+pub use format::Keep;
 pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
-    OpenConfig, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    Allocated, BlockClient, Changed, Command, Created, Cut, Done, Fate, InitOptions, Lane,
+    MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec,
+    VDiskStats,
 };

@@ -1,5 +1,9 @@
 //! What can be typed. Names and sizes are checked here, so that a wrong one is a usage error (exit code 2).
 
+mod retention;
+
+pub use retention::{KeepArgs, PruneArgs};
+
 use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -300,6 +304,9 @@ pub enum SnapshotCommand {
     Diff(DiffArgs),
     /// Delete snapshots; their space is given back in the background
     Delete(DeleteSnapshotsArgs),
+    /// Delete the snapshots of a vDisk that no rule keeps
+    #[command(after_help = retention::PRUNE)]
+    Prune(PruneArgs),
     /// Give a snapshot another name
     Rename(RenameSnapshotArgs),
     /// Keep a snapshot from being deleted until its holder releases it
@@ -533,6 +540,7 @@ mod tests {
             "firn snapshot diff web monday tuesday --json",
             "firn snapshot delete web monday tuesday --defer",
             "firn snapshot delete web --all",
+            "firn snapshot prune web --keep-last 7 --keep-daily 30 --dry-run",
             "firn snapshot rename web monday first",
             "firn snapshot hold web monday backup",
             "firn snapshot release web monday backup dr",
@@ -572,6 +580,10 @@ mod tests {
             ("firn snapshot diff web a .b", "starts with"),
             ("firn snapshot delete web", "<NAME>"),
             ("firn snapshot delete web s --all", "--all"),
+            ("firn snapshot prune web", "--keep-last"),
+            ("firn snapshot prune web --keep-last -1", "unexpected"),
+            ("firn snapshot prune web --keep-last=-1", "-1"),
+            ("firn snapshot prune --keep-last 1", "<VDISK>"),
             ("firn snapshot hold web s", "<HOLDER>"),
             ("firn vdisk xml web --queues 0", "1..=64"),
             ("firn vdisk xml web --queues 65", "1..=64"),

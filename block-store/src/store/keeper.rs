@@ -2,7 +2,7 @@
 //! not the store itself.
 
 use super::VDisks;
-use super::config::check_name;
+use super::config::{MAX_SNAPSHOTS, check_name, max_of_store};
 use super::snapshots::{Created, Cut};
 use super::upkeep::Upkeep;
 use super::vdisk::VDisk;
@@ -12,7 +12,7 @@ use crate::format::{Catalogue, CutRow, MAX_CUT_ROWS, SnapshotRow};
 use crate::host::Host;
 use crate::snapshot::cut;
 use crate::state::{Blocked, State};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -63,6 +63,7 @@ impl Keeper {
             must_be_free(&self.core.state.lock().catalogue, &disk, name)?;
             disks.push(disk);
         }
+        may_be_more(&self.core.state.lock(), &disks)?;
         self.cut_disks(disks, name)
     }
 
@@ -221,6 +222,30 @@ pub(super) fn must_be_free(
         ))),
         Err(_) => Ok(()),
     }
+}
+
+/// Whether each of these vDisks may have one more snapshot.
+fn may_be_more(state: &State, disks: &[Arc<VDisk>]) -> Result<(), StoreError> {
+    let all = &state.catalogue.snapshots;
+    let most = max_of_store(state.segment_size);
+    if all.len() + disks.len() > most {
+        return Err(StoreError::Refused(format!(
+            "the store has {} snapshots, and can have no more than {most}; delete some: firn snapshot list, firn snapshot prune",
+            all.len()
+        )));
+    }
+    let mut of: HashMap<u32, usize> = HashMap::new();
+    for row in all {
+        *of.entry(row.vdisk).or_default() += 1;
+    }
+    let full = |disk: &&Arc<VDisk>| of.get(&disk.id()).is_some_and(|n| *n >= MAX_SNAPSHOTS);
+    if let Some(disk) = disks.iter().find(full) {
+        let name = disk.name();
+        return Err(StoreError::Refused(format!(
+            "vDisk {name:?} has {MAX_SNAPSHOTS} snapshots, and can have no more; delete some: firn snapshot list {name}, firn snapshot prune {name}"
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn missing(disk: &VDisk, name: &str) -> StoreError {

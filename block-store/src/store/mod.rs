@@ -9,6 +9,7 @@ mod keeper;
 mod lane;
 mod lifecycle;
 mod open;
+mod prune;
 mod snapshots;
 mod status;
 mod threads;
@@ -20,9 +21,11 @@ pub use branches::SnapshotInfo;
 pub use client::BlockClient;
 pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
-    InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
+    InitOptions, MAX_SNAPSHOTS, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name,
+    check_size,
 };
 pub use lane::{Command, Done, Lane};
+pub use prune::{Fate, Pruned};
 pub use snapshots::{Created, Cut};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};

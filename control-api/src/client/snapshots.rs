@@ -100,6 +100,16 @@ impl Client {
         self.send(Method::POST, &path, request).await
     }
 
+    /// Deletes the snapshots of a vDisk that no rule keeps, or tells which these are.
+    pub async fn prune(
+        &mut self,
+        vdisk: &str,
+        request: &PruneSnapshots,
+    ) -> Result<Pruned, ClientError> {
+        let path = vdisk_path(vdisk, "/prune")?;
+        self.send(Method::POST, &path, request).await
+    }
+
     /// Makes a new vDisk that begins as a snapshot.
     pub async fn clone_snapshot(
         &mut self,

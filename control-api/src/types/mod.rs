@@ -1,12 +1,14 @@
 //! Requests and answers. Sizes, offsets and lengths are in bytes throughout.
 
 mod error;
+mod retention;
 mod rules;
 mod snapshot;
 mod store;
 mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
+pub use retention::{Keep, KeptBy, PruneSnapshots, Pruned, SnapshotFate};
 pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };

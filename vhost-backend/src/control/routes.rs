@@ -46,6 +46,7 @@ const JSON_MAX: usize = 1 << 20;
         snapshots::hold,
         snapshots::release,
         snapshots::clone,
+        snapshots::prune,
         data::read_snapshot,
         data::snapshot_allocated,
         imports::begin,
@@ -91,6 +92,7 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             get(rules::show_of).put(rules::set_of),
         )
         .route("/v1/vdisks/{name}/revert", post(vdisks::revert))
+        .route("/v1/vdisks/{name}/prune", post(snapshots::prune))
         .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
         .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))
         .route(&of_snapshot("/changes"), get(snapshots::changes))

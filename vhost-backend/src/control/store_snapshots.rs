@@ -149,6 +149,17 @@ impl SnapshotTarget for StoreTarget {
         })
     }
 
+    fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError> {
+        let _one = self.inner.changing.lock();
+        self.inner.visible(vdisk)?;
+        let keep = translate(&request.keep)?;
+        let pruned = self
+            .inner
+            .store
+            .prune_snapshots(vdisk, &keep, request.dry_run);
+        translate(&pruned.map_err(store_error)?)
+    }
+
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {
         let _one = self.inner.changing.lock();
         self.inner.visible(vdisk)?;

@@ -135,6 +135,22 @@ impl SnapshotTarget for MemoryTarget {
         })
     }
 
+    fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError> {
+        self.with(vdisk, |disk| {
+            let gone = disk
+                .snapshots
+                .len()
+                .saturating_sub(request.keep.last as usize);
+            if !request.dry_run {
+                disk.snapshots.drain(..gone);
+            }
+            Ok(Pruned {
+                snapshots: Vec::new(),
+                scheduled: 0,
+            })
+        })
+    }
+
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {
         let copy = self.with(vdisk, |disk| Ok(find(disk, name)?.clone()))?;
         self.insert(new, copy.snapshot.size, false)?;

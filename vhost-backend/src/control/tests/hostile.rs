@@ -148,6 +148,22 @@ fn every_refusal_is_an_api_error() {
                 r#"{"name":"control"}"#,
             ),
         ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"last":-1}}"#),
+        ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"lats":1}}"#),
+        ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"dry_run":true}"#),
+        ),
+        (
+            404,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"last":1}}"#),
+        ),
         (400, request("GET /v1/vdisks/%2e%2e%2fetc", "", "")),
         (400, request("GET /v1/vdisks/%00", "", "")),
         (400, request("GET /v1/vdisks/%ff", "", "")),
@@ -290,5 +306,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 34);
+    assert_eq!(count, 35);
 }
