@@ -32,6 +32,9 @@ pub enum StoreError {
         /// The name asked for.
         name: String,
     },
+    /// No such schedule.
+    #[error("there is no schedule named {0:?}; see: firn snapshot schedules")]
+    NoSchedule(String),
     /// Another process has the store open.
     #[error("{0} is in use by another process; only one backend can own a store")]
     Locked(String),

@@ -42,6 +42,6 @@ pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
     Allocated, BlockClient, Changed, Command, Created, Cut, Done, Fate, InitOptions, Lane,
-    MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec,
-    VDiskStats,
+    MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, ScheduleInfo, ScheduleSpec, ScheduledCuts,
+    SnapshotInfo, Store, StoreStatus, Tended, VDisk, VDiskSpec, VDiskStats,
 };

@@ -11,7 +11,7 @@ mod retain;
 mod tree;
 mod usage;
 
-pub use calendar::stamp;
+pub use calendar::{begin_of_slot, stamp};
 pub use changed::{Part, changed};
 pub use cut::{apply_cut, cut};
 pub use due::{Due, due, pause_after, pause_after_failure};

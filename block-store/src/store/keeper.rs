@@ -8,7 +8,7 @@ use super::upkeep::Upkeep;
 use super::vdisk::VDisk;
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{Catalogue, CutRow, MAX_CUT_ROWS, SnapshotRow};
+use crate::format::{Catalogue, CutRow, MAX_CUT_ROWS, ScheduleRow, SnapshotRow};
 use crate::host::Host;
 use crate::snapshot::cut;
 use crate::state::{Blocked, State};
@@ -35,6 +35,8 @@ pub(super) struct Change {
     pub add: Vec<SnapshotRow>,
     /// Those that go. That they may, the caller has found out while holding `changing`.
     pub remove: HashSet<Uuid>,
+    /// Schedules as they are then.
+    pub schedules: Vec<ScheduleRow>,
 }
 
 impl Keeper {
@@ -63,12 +65,17 @@ impl Keeper {
             must_be_free(&self.core.state.lock().catalogue, &disk, name)?;
             disks.push(disk);
         }
-        may_be_more(&self.core.state.lock(), &disks)?;
-        self.cut_disks(disks, name)
+        self.cut_disks(disks, name, None)
     }
 
     /// Cuts vDisks for a snapshot of this name, which is free.
-    fn cut_disks(&self, disks: Vec<Arc<VDisk>>, name: &str) -> Result<Cut, StoreError> {
+    pub(super) fn cut_disks(
+        &self,
+        disks: Vec<Arc<VDisk>>,
+        name: &str,
+        schedule: Option<&str>,
+    ) -> Result<Cut, StoreError> {
+        may_be_more(&self.core.state.lock(), &disks)?;
         let begun = Instant::now();
         let created = self.host.now();
         let (mut rows, reader) = (Vec::new(), Arc::new(()));
@@ -83,7 +90,7 @@ impl Keeper {
                     lsn,
                     created,
                     holds: Vec::new(),
-                    schedule: None,
+                    schedule: schedule.map(str::to_owned),
                 });
                 state.readers.push((cut.parent, Arc::downgrade(&reader)));
             }
@@ -101,7 +108,7 @@ impl Keeper {
     /// Makes durable what was cut, and gives it its name. Where that fails the vDisks go on in their new layers all the same;
     /// those without a name are merged.
     pub(super) fn complete(&self, cut: Cut) -> Result<Created, StoreError> {
-        self.may_complete(&cut)?;
+        may_complete(&self.core.state.lock().catalogue, &cut)?;
         self.apply(Change {
             add: cut.rows.clone(),
             ..Change::default()
@@ -113,24 +120,12 @@ impl Keeper {
         })
     }
 
-    /// Others may have had their turn since the cut.
-    fn may_complete(&self, cut: &Cut) -> Result<(), StoreError> {
-        let state = self.core.state.lock();
-        for (disk, row) in cut.disks.iter().zip(&cut.rows) {
-            if disk.is_deleted() {
-                return Err(StoreError::NotFound(disk.name().into()));
-            }
-            must_be_free(&state.catalogue, disk, &row.name)?;
-        }
-        Ok(())
-    }
-
     /// Makes a change durable, or undoes it.
     pub(super) fn apply(&self, change: Change) -> Result<(), StoreError> {
         // Until it is durable that their names are gone, nobody may merge the layers: the names can come back.
         let pin = Arc::new(());
         let new: HashSet<Uuid> = change.add.iter().map(|row| row.uuid).collect();
-        let removed: Vec<(usize, SnapshotRow)> = {
+        let (removed, schedules) = {
             let mut state = self.core.state.lock();
             let mut removed = Vec::new();
             let all = std::mem::take(&mut state.catalogue.snapshots);
@@ -143,7 +138,7 @@ impl Keeper {
                 }
             }
             state.catalogue.snapshots.extend(change.add);
-            removed
+            (removed, replace(&mut state.catalogue, change.schedules))
         };
         self.upkeep.checkpoint().inspect_err(|_| {
             let mut state = self.core.state.lock();
@@ -152,6 +147,7 @@ impl Keeper {
             for (n, row) in removed {
                 rows.insert(n.min(rows.len()), row);
             }
+            replace(&mut state.catalogue, schedules);
         })
     }
 
@@ -207,6 +203,29 @@ impl Keeper {
             "there is no room in the log to take a snapshot; delete something first".into(),
         ))
     }
+}
+
+/// Whether a cut may be named: others may have had their turn since.
+pub(super) fn may_complete(catalogue: &Catalogue, cut: &Cut) -> Result<(), StoreError> {
+    for (disk, row) in cut.disks.iter().zip(&cut.rows) {
+        if disk.is_deleted() {
+            return Err(StoreError::NotFound(disk.name().into()));
+        }
+        must_be_free(catalogue, disk, &row.name)?;
+    }
+    Ok(())
+}
+
+/// Puts these in the place of those that have their names, which are returned.
+fn replace(catalogue: &mut Catalogue, with: Vec<ScheduleRow>) -> Vec<ScheduleRow> {
+    let mut before = Vec::new();
+    for row in with {
+        let mut all = catalogue.schedules.iter_mut();
+        if let Some(there) = all.find(|s| s.name == row.name) {
+            before.push(std::mem::replace(there, row));
+        }
+    }
+    before
 }
 
 /// Whether a snapshot of the vDisk may have this name.

@@ -124,6 +124,13 @@ impl Store {
                     "vDisk {name:?} has snapshots ({snapshots}); delete these first: firn snapshot delete {name} --all"
                 )));
             }
+            let mut schedules = state.catalogue.schedules.iter();
+            if let Some(s) = schedules.find(|s| s.vdisks.contains(&vdisk.id())) {
+                return Err(StoreError::Refused(format!(
+                    "schedule {:?} takes snapshots of vDisk {name:?}; end it first: firn snapshot unschedule {}",
+                    s.name, s.name
+                )));
+            }
             vdisk.mark_deleted();
             state.catalogue.vdisks.retain(|v| v.id != vdisk.id());
             drop_layer(&mut state, vdisk.layer());

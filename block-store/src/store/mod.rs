@@ -10,8 +10,10 @@ mod lane;
 mod lifecycle;
 mod open;
 mod prune;
+mod schedules;
 mod snapshots;
 mod status;
+mod tend;
 mod threads;
 mod upkeep;
 mod vdisk;
@@ -26,8 +28,10 @@ pub use config::{
 };
 pub use lane::{Command, Done, Lane};
 pub use prune::{Fate, Pruned};
+pub use schedules::{ScheduleInfo, ScheduleSpec};
 pub use snapshots::{Created, Cut};
 pub use status::StoreStatus;
+pub use tend::{ScheduledCuts, Tended};
 pub use vdisk::{VDisk, VDiskStats};
 
 use crate::compress::Rules;
@@ -59,7 +63,8 @@ pub struct Store {
     vdisks: Arc<VDisks>,
     rules: RwLock<Arc<Rules>>,
     /// One change of the catalogue at a time.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
+    healths: Arc<Mutex<schedules::Healths>>,
     threads: threads::Threads,
     recovered: status::Recovery,
     /// Held for as long as the store is open; none in simulation.

@@ -3,6 +3,7 @@
 use super::Store;
 use super::branches::Tree;
 use super::keeper::Change;
+use super::schedules::is_of;
 use crate::error::StoreError;
 use crate::format::{Catalogue, Keep, SnapshotRow};
 use crate::snapshot::{Candidate, Reason, retain};
@@ -71,12 +72,8 @@ fn decide(catalogue: &Catalogue, vdisk: u32, keep: &Keep) -> Result<Pruned, Stor
 }
 
 /// Whether there is a schedule that took this snapshot and looks after it.
-pub(super) fn is_scheduled(catalogue: &Catalogue, row: &SnapshotRow) -> bool {
-    let Some(name) = &row.schedule else {
-        return false;
-    };
-    let mut all = catalogue.schedules.iter();
-    all.any(|s| s.name == *name && s.vdisks.contains(&row.vdisk))
+fn is_scheduled(catalogue: &Catalogue, row: &SnapshotRow) -> bool {
+    row.schedule.is_some() && catalogue.schedules.iter().any(|s| is_of(row, s))
 }
 
 /// What becomes of these; `None` where the rules keep nothing.
