@@ -239,7 +239,8 @@ fn what_can_not_be_kept_is_refused_and_changes_nothing() {
         error
     };
     let long = "n".repeat(41);
-    let cases: [(&dyn Fn(&mut ScheduleSpec), &str); 12] = [
+    type Change<'a> = &'a dyn Fn(&mut ScheduleSpec);
+    let cases: [(Change<'_>, &str); 12] = [
         (&|s| s.name = "s".into(), "unschedule s"),
         (&|s| s.name = "a/b".into(), "'/'"),
         (&|s| s.name = long.clone(), "--prefix"),

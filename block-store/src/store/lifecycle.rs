@@ -117,18 +117,19 @@ impl Store {
         let vdisk = self.vdisk(name)?;
         {
             let mut state = self.core.state.lock();
-            let of_it = |s: &&SnapshotRow| s.vdisk == vdisk.id();
-            let snapshots = state.catalogue.snapshots.iter().filter(of_it).count();
-            if snapshots > 0 {
-                return Err(StoreError::Refused(format!(
-                    "vDisk {name:?} has snapshots ({snapshots}); delete these first: firn snapshot delete {name} --all"
-                )));
-            }
+            // First: while there is a schedule there are more snapshots each time.
             let mut schedules = state.catalogue.schedules.iter();
             if let Some(s) = schedules.find(|s| s.vdisks.contains(&vdisk.id())) {
                 return Err(StoreError::Refused(format!(
                     "schedule {:?} takes snapshots of vDisk {name:?}; end it first: firn snapshot unschedule {}",
                     s.name, s.name
+                )));
+            }
+            let of_it = |s: &&SnapshotRow| s.vdisk == vdisk.id();
+            let snapshots = state.catalogue.snapshots.iter().filter(of_it).count();
+            if snapshots > 0 {
+                return Err(StoreError::Refused(format!(
+                    "vDisk {name:?} has snapshots ({snapshots}); delete these first: firn snapshot delete {name} --all"
                 )));
             }
             vdisk.mark_deleted();

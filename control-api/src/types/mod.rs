@@ -3,6 +3,7 @@
 mod error;
 mod retention;
 mod rules;
+mod schedule;
 mod snapshot;
 mod store;
 mod vdisk;
@@ -12,6 +13,7 @@ pub use retention::{Keep, KeptBy, PruneSnapshots, Pruned, SnapshotFate};
 pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
 };
+pub use schedule::{CreateSchedule, Schedule, ScheduleList};
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
     RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,

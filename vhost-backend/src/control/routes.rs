@@ -1,7 +1,7 @@
 //! Which path leads to which handler, and the OpenAPI document that says so.
 
 use super::extract::Failure;
-use super::handlers::{Target, data, imports, rules, snapshots, store, vdisks};
+use super::handlers::{Target, data, imports, rules, schedules, snapshots, store, vdisks};
 use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
@@ -47,6 +47,9 @@ const JSON_MAX: usize = 1 << 20;
         snapshots::release,
         snapshots::clone,
         snapshots::prune,
+        schedules::list,
+        schedules::create,
+        schedules::delete,
         data::read_snapshot,
         data::snapshot_allocated,
         imports::begin,
@@ -109,6 +112,11 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             "/v1/snapshots",
             get(snapshots::list).post(snapshots::create),
         )
+        .route(
+            "/v1/schedules",
+            get(schedules::list).post(schedules::create),
+        )
+        .route("/v1/schedules/{name}", delete(schedules::delete))
         .route("/v1/imports", post(imports::begin))
         .route("/v1/imports/{name}", delete(imports::abort))
         .route("/v1/imports/{name}/data", import_data)

@@ -64,6 +64,7 @@ impl SnapshotTarget for MemoryTarget {
                 created: 0,
                 holds: Vec::new(),
                 clones: Vec::new(),
+                schedule: None,
             };
             self.with(vdisk, |disk| {
                 let (size, data) = (disk.size, disk.data.clone());
@@ -149,6 +150,21 @@ impl SnapshotTarget for MemoryTarget {
                 scheduled: 0,
             })
         })
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn create_schedule(&self, request: &CreateSchedule) -> Result<Schedule, ApiError> {
+        for vdisk in &request.vdisks {
+            self.with(vdisk, |_| Ok(()))?;
+        }
+        refuse(ErrorKind::Unavailable, "not in memory")
+    }
+
+    fn delete_schedule(&self, _name: &str) -> Result<(), ApiError> {
+        refuse(ErrorKind::NotFound, "no such schedule")
     }
 
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {
