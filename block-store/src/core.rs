@@ -69,6 +69,8 @@ pub struct Core {
     pub maps_bell: Bell,
     /// The thread that coalesces what reads have found scattered.
     pub defrag_bell: Bell,
+    /// The thread that keeps schedules of snapshots.
+    pub schedule_bell: Bell,
     /// What it is to coalesce.
     pub spot: Spot,
     /// Threads that pack large writes.
@@ -106,6 +108,7 @@ impl Core {
             upkeep_bell: Bell::default(),
             maps_bell: Bell::default(),
             defrag_bell: Bell::default(),
+            schedule_bell: Bell::default(),
             spot: Spot::new(0),
             packers: Packers::default(),
             counters,

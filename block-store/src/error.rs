@@ -35,6 +35,9 @@ pub enum StoreError {
     /// No such layer, or none any more.
     #[error("there is no layer {0}")]
     NoLayer(u32),
+    /// No such schedule.
+    #[error("there is no schedule named {0:?}; see: firn snapshot schedules")]
+    NoSchedule(String),
     /// Another process has the store open.
     #[error("{0} is in use by another process; only one backend can own a store")]
     Locked(String),

@@ -31,6 +31,12 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
+/// How long it is until a moment, given in seconds since 1970.
+pub fn until(moment: u64) -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Duration::from_secs(moment).saturating_sub(now.unwrap_or_default())
+}
+
 /// The machine we run on.
 pub struct RealHost {
     disk: Arc<RealDisk>,

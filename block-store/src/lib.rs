@@ -38,9 +38,11 @@ pub mod write;
 
 pub use compress::Rules;
 pub use error::{RequestError, StoreError};
+pub use format::Keep;
 pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
-    OpenConfig, SnapshotInfo, Store, StoreStats, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    Allocated, BlockClient, Changed, Command, Created, Cut, Done, Fate, InitOptions, Lane,
+    MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, ScheduleInfo, ScheduleSpec, ScheduledCuts,
+    SnapshotInfo, Store, StoreStats, StoreStatus, Tended, VDisk, VDiskSpec, VDiskStats,
 };

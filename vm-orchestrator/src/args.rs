@@ -1,5 +1,9 @@
 //! What can be typed. Names and sizes are checked here, so that a wrong one is a usage error (exit code 2).
 
+mod retention;
+
+pub use retention::{KeepArgs, PruneArgs, ScheduleArgs, UnscheduleArgs};
+
 use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -313,6 +317,16 @@ pub enum SnapshotCommand {
     Diff(DiffArgs),
     /// Delete snapshots; their space is given back in the background
     Delete(DeleteSnapshotsArgs),
+    /// Delete the snapshots of a vDisk that no rule keeps
+    #[command(after_help = retention::PRUNE)]
+    Prune(PruneArgs),
+    /// Have snapshots taken, and deleted again, by a schedule
+    #[command(after_help = retention::SCHEDULE)]
+    Schedule(ScheduleArgs),
+    /// List all schedules, and how they are doing
+    Schedules,
+    /// End a schedule; its snapshots stay
+    Unschedule(UnscheduleArgs),
     /// Give a snapshot another name
     Rename(RenameSnapshotArgs),
     /// Keep a snapshot from being deleted until its holder releases it
@@ -546,6 +560,11 @@ mod tests {
             "firn snapshot diff web monday tuesday --json",
             "firn snapshot delete web monday tuesday --defer",
             "firn snapshot delete web --all",
+            "firn snapshot prune web --keep-last 7 --keep-daily 30 --dry-run",
+            "firn snapshot schedule hourly web db --every 1h --keep-hourly 24 --keep-daily 7",
+            "firn snapshot schedule s web --every 1s --prefix auto --keep-last 60",
+            "firn snapshot schedules --json",
+            "firn snapshot unschedule hourly",
             "firn snapshot rename web monday first",
             "firn snapshot hold web monday backup",
             "firn snapshot release web monday backup dr",
@@ -585,6 +604,21 @@ mod tests {
             ("firn snapshot diff web a .b", "starts with"),
             ("firn snapshot delete web", "<NAME>"),
             ("firn snapshot delete web s --all", "--all"),
+            ("firn snapshot prune web", "--keep-last"),
+            ("firn snapshot prune web --keep-last -1", "unexpected"),
+            ("firn snapshot prune web --keep-last=-1", "-1"),
+            ("firn snapshot prune --keep-last 1", "<VDISK>"),
+            ("firn snapshot schedule s web --every 1h", "--keep-last"),
+            ("firn snapshot schedule s web --keep-last 1", "--every"),
+            (
+                "firn snapshot schedule s --every 1h --keep-last 1",
+                "<VDISK>",
+            ),
+            (
+                "firn snapshot schedule s web --every 0s --keep-last 1",
+                "1s to 366d",
+            ),
+            ("firn snapshot unschedule", "<NAME>"),
             ("firn snapshot hold web s", "<HOLDER>"),
             ("firn vdisk xml web --queues 0", "1..=64"),
             ("firn vdisk xml web --queues 65", "1..=64"),

@@ -77,6 +77,47 @@ pub fn parse_snapshot_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Seconds of the units that intervals are written in.
+const INTERVALS: [(char, u64); 5] = [
+    ('s', 1),
+    ('m', 60),
+    ('h', 3600),
+    ('d', 86_400),
+    ('w', 604_800),
+];
+/// The longest one: 366 days.
+const LONGEST: u64 = 366 * 86_400;
+
+/// Parses `1s`, `5m`, `1h`, `1d`, `2w` into seconds.
+pub fn parse_interval(text: &str) -> Result<u64, String> {
+    let usage = || {
+        format!(
+            "{text:?} is not an interval: write a number with s, m, h, d or w, like 30s, 5m, 1h; from 1s to 366d"
+        )
+    };
+    let unit = text.chars().last().ok_or_else(usage)?;
+    let known = INTERVALS.iter().find(|(letter, _)| *letter == unit);
+    let (_, seconds) = known.ok_or_else(usage)?;
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(usage());
+    }
+    let count: u64 = number.parse().map_err(|_| usage())?;
+    let interval = count.checked_mul(*seconds);
+    interval
+        .filter(|i| (1..=LONGEST).contains(i))
+        .ok_or_else(usage)
+}
+
+/// An interval as [`parse_interval`] takes it: `90s`, `5m`, `1h`, `1w`.
+pub fn interval(seconds: u64) -> String {
+    let fits = |unit: u64| seconds > 0 && seconds.is_multiple_of(unit);
+    match INTERVALS.iter().rev().find(|(_, unit)| fits(*unit)) {
+        Some((letter, unit)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
 /// Bytes for people: `512 B`, `4.00 KiB`, `10.0 GiB`, `1.50 TiB`. Three digits.
 pub fn bytes(count: u64) -> String {
     let names = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -241,6 +282,42 @@ mod tests {
         assert_eq!(duration(0.44), "0.4 s");
         assert_eq!(duration(185.0), "3 min 05 s");
         assert_eq!(duration(90_000.0), "1 d 1 h");
+    }
+
+    #[test]
+    fn intervals() {
+        for (text, seconds) in [
+            ("1s", 1),
+            ("90s", 90),
+            ("5m", 300),
+            ("1h", 3600),
+            ("36h", 129_600),
+            ("1d", 86_400),
+            ("2w", 1_209_600),
+            ("366d", LONGEST),
+        ] {
+            assert_eq!(parse_interval(text), Ok(seconds), "{text}");
+            assert_eq!(parse_interval(&interval(seconds)), Ok(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "0s",
+            "5",
+            "1.5h",
+            "-1s",
+            "+1s",
+            "1y",
+            "1H",
+            "1 h",
+            "367d",
+            "1sé",
+            "99999999999999999999d",
+            "18446744073709551615w",
+        ] {
+            assert!(parse_interval(text).is_err(), "{text:?}");
+        }
+        assert_eq!((interval(90), interval(7200)), ("90s".into(), "2h".into()));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! It is small (some hundred bytes per vDisk and layer) and read whole at start, so it is JSON, compressed
 //! with zstd and cut into records; `docs/disk-format.md`, section "Catalogue", lists the fields.
 
-use super::{Aliases, BLOCK, FormatError, MAX_BLOCKS};
+use super::{
+    Aliases, BLOCK, FormatError, MAX_BLOCKS, MAX_CUT_ROWS, MAX_EVERY, MIN_EVERY, ScheduleRow,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
@@ -76,6 +78,9 @@ pub struct SnapshotRow {
     /// Names of those who need it: while there is one, it is not deleted.
     #[serde(default)]
     pub holds: Vec<String>,
+    /// Name of the schedule that took it, and may delete it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
 }
 
 /// A subtree that no map names any more and whose entries still count as live.
@@ -104,6 +109,9 @@ pub struct Catalogue {
     pub layers: BTreeMap<u32, LayerRow>,
     /// In order of creation.
     pub snapshots: Vec<SnapshotRow>,
+    /// In order of creation.
+    #[serde(default)]
+    pub schedules: Vec<ScheduleRow>,
     /// Of merged layers.
     pub aliases: Aliases,
     /// Work of the reclaimer that was not finished.
@@ -192,6 +200,20 @@ impl Catalogue {
                 return bad(format!("snapshot {} has an impossible row", s.name));
             }
         }
+        // Those that are hidden are dropped when the store is opened.
+        let shown = self.vdisks.iter().filter(|v| !v.hidden).map(|v| v.id);
+        let shown: HashSet<u32> = shown.collect();
+        let mut names = HashSet::new();
+        for s in &self.schedules {
+            if !names.insert(&s.name)
+                || !(MIN_EVERY..=MAX_EVERY).contains(&s.every)
+                || s.vdisks.is_empty()
+                || s.vdisks.len() > MAX_CUT_ROWS
+                || !s.vdisks.iter().all(|v| shown.contains(v))
+            {
+                return bad(format!("schedule {} has an impossible row", s.name));
+            }
+        }
         if let Some(alias) = self.aliases.iter().find(|a| a.to <= a.from) {
             return bad(format!("layer {} is its own heir", alias.from));
         }
@@ -236,5 +258,68 @@ mod tests {
         assert!(Catalogue::decode(&c.encode().unwrap()).is_err());
         assert!(Catalogue::decode(&bytes[..20]).is_err());
         assert!(Catalogue::decode(&[0xff; 40]).is_err());
+    }
+
+    #[test]
+    fn schedules_that_can_not_be() {
+        use crate::format::Keep;
+        let vdisk = |id, hidden| VDiskRow {
+            id,
+            uuid: Uuid::nil(),
+            name: id.to_string(),
+            size: 4096,
+            layer: id + 1,
+            write_cache: true,
+            hidden,
+            created: 0,
+            tag: String::new(),
+            rules: None,
+        };
+        let layer = |id| LayerRow {
+            id,
+            uuid: Uuid::nil(),
+            parent: None,
+            root: 0,
+            since: 0,
+        };
+        let row = |change: &dyn Fn(&mut ScheduleRow)| {
+            let mut row = ScheduleRow {
+                name: "s".into(),
+                vdisks: vec![0],
+                every: 60,
+                prefix: "s".into(),
+                keep: Keep::default(),
+                created: 0,
+                slot: 0,
+                taken: 0,
+                missed: 0,
+            };
+            change(&mut row);
+            row
+        };
+        let decoded = |schedules: Vec<ScheduleRow>| {
+            let c = Catalogue {
+                next_vdisk: 2,
+                next_layer: 3,
+                vdisks: vec![vdisk(0, false), vdisk(1, true)],
+                layers: BTreeMap::from([(1, layer(1)), (2, layer(2))]),
+                schedules,
+                ..Catalogue::default()
+            };
+            Catalogue::decode(&c.encode().unwrap())
+        };
+        assert!(decoded(vec![row(&|_| {})]).is_ok());
+        assert!(decoded(vec![row(&|_| {}), row(&|_| {})]).is_err());
+        for bad in [
+            row(&|s| s.every = 0),
+            row(&|s| s.every = MAX_EVERY + 1),
+            row(&|s| s.vdisks.clear()),
+            row(&|s| s.vdisks.push(7)),
+            // It would be gone once the store is open.
+            row(&|s| s.vdisks.push(1)),
+            row(&|s| s.vdisks = vec![0; MAX_CUT_ROWS + 1]),
+        ] {
+            assert!(decoded(vec![bad.clone()]).is_err(), "{bad:?}");
+        }
     }
 }

@@ -195,6 +195,7 @@ mod tests {
                 lsn: 1,
                 created: 0,
                 holds: Vec::new(),
+                schedule: None,
             });
         }
         catalogue

@@ -26,6 +26,8 @@ pub struct SnapshotInfo {
     /// Clones of it: vDisks that lie over it by a branch of their own. Without any, the vDisk's own snapshots (`vdisk@name`) that do so
     /// beside the live branch, since it was reverted.
     pub clones: Vec<String>,
+    /// Name of the schedule that took it.
+    pub schedule: Option<String>,
 }
 
 /// What lies over snapshots, for as long as one looks at the catalogue.
@@ -84,6 +86,7 @@ impl<'a> Tree<'a> {
             created: row.created,
             holds: row.holds.clone(),
             clones: self.clones(row),
+            schedule: row.schedule.clone(),
         }
     }
 }

@@ -6,6 +6,13 @@ use std::path::PathBuf;
 pub const MAX_VDISK: u64 = 64 << 40;
 /// Smallest vDisk in bytes: one block.
 pub const MIN_VDISK: u64 = 4096;
+/// Snapshots of one vDisk, at most. Each checkpoint copies the catalogue while guests wait, and writes it: a snapshot and its
+/// layer are 0.2 us of the one, and 1.6 us of CPU time and 54 bytes of the other.
+pub const MAX_SNAPSHOTS: usize = 4096;
+/// Snapshots of a store, at most: their part of a cut is 7 ms then.
+const MAX_OF_STORE: usize = 32_768;
+/// Bytes of a segment for each snapshot: the catalogue must fit into one, with the longest names there are.
+const SEGMENT_PER_SNAPSHOT: u32 = 256;
 
 /// How a new store is made.
 #[derive(Debug, Clone)]
@@ -123,4 +130,9 @@ pub fn check_size(size: u64) -> Result<(), String> {
         return Err(format!("a vDisk has 4 KiB to 64 TiB, not {size} bytes"));
     }
     Ok(())
+}
+
+/// Snapshots that a store of such segments may have.
+pub fn max_of_store(segment_size: u32) -> usize {
+    MAX_OF_STORE.min((segment_size / SEGMENT_PER_SNAPSHOT) as usize)
 }

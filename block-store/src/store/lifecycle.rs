@@ -117,6 +117,14 @@ impl Store {
         let vdisk = self.vdisk(name)?;
         {
             let mut state = self.core.state.lock();
+            // First: while there is a schedule there are more snapshots each time.
+            let mut schedules = state.catalogue.schedules.iter();
+            if let Some(s) = schedules.find(|s| s.vdisks.contains(&vdisk.id())) {
+                return Err(StoreError::Refused(format!(
+                    "schedule {:?} takes snapshots of vDisk {name:?}; end it first: firn snapshot unschedule {}",
+                    s.name, s.name
+                )));
+            }
             let of_it = |s: &&SnapshotRow| s.vdisk == vdisk.id();
             let snapshots = state.catalogue.snapshots.iter().filter(of_it).count();
             if snapshots > 0 {

@@ -5,12 +5,16 @@ mod branches;
 mod client;
 mod compare;
 mod config;
+mod keeper;
 mod lane;
 mod lifecycle;
 mod open;
+mod prune;
+mod schedules;
 mod snapshots;
 mod stats;
 mod status;
+mod tend;
 mod threads;
 mod upkeep;
 mod vdisk;
@@ -20,14 +24,18 @@ pub use branches::SnapshotInfo;
 pub use client::BlockClient;
 pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
-    InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
+    InitOptions, MAX_SNAPSHOTS, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name,
+    check_size,
 };
 pub use lane::{Command, Done, Lane};
+pub use prune::{Fate, Pruned};
+pub use schedules::{ScheduleInfo, ScheduleSpec};
 pub use snapshots::{Created, Cut};
 pub use stats::{
     CoalescingStats, CompactionStats, Layer, LayerKind, StoreStats, VDiskFragmentation, WriteStats,
 };
 pub use status::StoreStatus;
+pub use tend::{ScheduledCuts, Tended};
 pub use vdisk::{VDisk, VDiskStats};
 
 use crate::compress::Rules;
@@ -38,6 +46,7 @@ use crate::host::Host;
 use crate::io::real::Lock;
 use crate::payload::Payload;
 use crate::read::Search;
+use keeper::Keeper;
 use lane::Load;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -59,7 +68,8 @@ pub struct Store {
     vdisks: Arc<VDisks>,
     rules: RwLock<Arc<Rules>>,
     /// One change of the catalogue at a time.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
+    healths: Arc<Mutex<schedules::Healths>>,
     threads: threads::Threads,
     recovered: status::Recovery,
     /// Held for as long as the store is open; none in simulation.
@@ -119,6 +129,16 @@ impl Store {
             .filter(|v| v.hidden)
             .map(|v| v.id)
             .collect()
+    }
+
+    /// What it takes to take and delete snapshots.
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            core: Arc::clone(&self.core),
+            host: Arc::clone(&self.host),
+            upkeep: Arc::clone(&self.upkeep),
+            vdisks: Arc::clone(&self.vdisks),
+        }
     }
 
     /// Takes a checkpoint now.

@@ -212,13 +212,14 @@ impl Store {
         };
         Ok(Arc::new(Self {
             core,
-            host,
+            host: Arc::from(host),
             config,
             created,
             upkeep: Arc::new(upkeep),
             vdisks: Arc::new(RwLock::new(vdisks)),
             rules: RwLock::new(rules),
-            changing: Mutex::default(),
+            changing: Arc::default(),
+            healths: Arc::default(),
             threads: Threads::default(),
             recovered: recovery,
             _lock: lock,

@@ -5,18 +5,14 @@
 use super::Store;
 use super::branches::{SnapshotInfo, Tree};
 use super::config::check_name;
+use super::keeper::{Change, find, missing, must_be_free, position};
 use super::vdisk::VDisk;
 use crate::error::StoreError;
-use crate::format::{Catalogue, CutRow, LayerRow, MAX_CUT_ROWS, SnapshotRow, VDiskRow};
-use crate::snapshot::cut;
-use crate::state::{Blocked, State};
+use crate::format::{Catalogue, LayerRow, SnapshotRow, VDiskRow};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
-
-/// How often a cut tries to find room in the log.
-const PATIENCE: usize = 1000;
 
 /// A snapshot that was made.
 #[derive(Debug, Clone, Serialize)]
@@ -32,13 +28,13 @@ pub struct Created {
 /// What was cut for a snapshot, and is not named yet.
 #[derive(Debug)]
 pub struct Cut {
-    rows: Vec<SnapshotRow>,
-    disks: Vec<Arc<VDisk>>,
-    lsn: u64,
-    stall: Duration,
-    begun: Instant,
+    pub(super) rows: Vec<SnapshotRow>,
+    pub(super) disks: Vec<Arc<VDisk>>,
+    pub(super) lsn: u64,
+    pub(super) stall: Duration,
+    pub(super) begun: Instant,
     /// Keeps the sealed layers.
-    _reader: Arc<()>,
+    pub(super) _reader: Arc<()>,
 }
 
 impl Store {
@@ -52,138 +48,13 @@ impl Store {
     /// until the answer is completed, or dropped, and is no snapshot before that.
     pub fn cut_snapshot(&self, vdisks: &[&str], name: &str) -> Result<Cut, StoreError> {
         let _one = self.changing.lock();
-        self.cut_named(vdisks, name)
+        self.keeper().cut_named(vdisks, name)
     }
 
     /// Makes durable what was cut, and gives it its name.
     pub fn complete_snapshot(&self, cut: Cut) -> Result<Created, StoreError> {
         let _one = self.changing.lock();
-        self.complete(cut)
-    }
-
-    fn cut_named(&self, vdisks: &[&str], name: &str) -> Result<Cut, StoreError> {
-        check_name(name).map_err(StoreError::Invalid)?;
-        if vdisks.is_empty() || vdisks.len() > MAX_CUT_ROWS {
-            return Err(StoreError::Invalid(format!(
-                "a snapshot is taken of 1 to {MAX_CUT_ROWS} vDisks, not of {}",
-                vdisks.len()
-            )));
-        }
-        let mut disks: Vec<Arc<VDisk>> = Vec::new();
-        for vdisk in vdisks {
-            let disk = self.vdisk(vdisk)?;
-            if disks.iter().any(|d| d.id() == disk.id()) {
-                return Err(StoreError::Invalid(format!(
-                    "vDisk {vdisk:?} is named twice"
-                )));
-            }
-            must_be_free(&self.core.state.lock().catalogue, &disk, name)?;
-            disks.push(disk);
-        }
-        let begun = Instant::now();
-        let created = self.host.now();
-        let (mut rows, reader) = (Vec::new(), Arc::new(()));
-        let (lsn, stall) = self.cut(&disks, None, |state, lsn, cut| {
-            for (disk, cut) in disks.iter().zip(cut) {
-                rows.push(SnapshotRow {
-                    uuid: self.host.new_uuid(),
-                    name: name.to_owned(),
-                    vdisk: disk.id(),
-                    layer: cut.parent,
-                    size: disk.size(),
-                    lsn,
-                    created,
-                    holds: Vec::new(),
-                });
-                state.readers.push((cut.parent, Arc::downgrade(&reader)));
-            }
-        })?;
-        Ok(Cut {
-            rows,
-            disks,
-            lsn,
-            stall,
-            begun,
-            _reader: reader,
-        })
-    }
-
-    fn complete(&self, cut: Cut) -> Result<Created, StoreError> {
-        {
-            let mut state = self.core.state.lock();
-            for (disk, row) in cut.disks.iter().zip(&cut.rows) {
-                if disk.is_deleted() {
-                    return Err(StoreError::NotFound(disk.name().into()));
-                }
-                must_be_free(&state.catalogue, disk, &row.name)?;
-            }
-            state.catalogue.snapshots.extend(cut.rows.iter().cloned());
-        }
-        if let Err(error) = self.checkpoint() {
-            // The vDisks go on in their new layers all the same; those without a name are merged.
-            let ours = |s: &SnapshotRow| cut.rows.iter().any(|row| row.uuid == s.uuid);
-            let mut state = self.core.state.lock();
-            state.catalogue.snapshots.retain(|s| !ours(s));
-            return Err(error);
-        }
-        Ok(Created {
-            lsn: cut.lsn,
-            stall: cut.stall,
-            durable: cut.begun.elapsed(),
-        })
-    }
-
-    /// Cuts vDisks in one critical section, the end of which is `then`: each goes on over its live layer, or over
-    /// the one that `over` says. Returns the LSN, and for how long others were held up.
-    fn cut(
-        &self,
-        disks: &[Arc<VDisk>],
-        over: Option<u32>,
-        mut then: impl FnMut(&mut State, u64, &[CutRow]),
-    ) -> Result<(u64, Duration), StoreError> {
-        let uuids: Vec<Uuid> = disks.iter().map(|_| self.host.new_uuid()).collect();
-        for _ in 0..PATIENCE {
-            let mut state = self.core.state.lock();
-            let begun = Instant::now();
-            if let Some(why) = &state.failed {
-                return Err(StoreError::Failed(why.to_string()));
-            }
-            let layers = state.catalogue.next_layer..;
-            let rows: Vec<CutRow> = disks
-                .iter()
-                .zip(layers)
-                .zip(&uuids)
-                .map(|((disk, layer), uuid)| CutRow {
-                    vdisk: disk.id(),
-                    layer,
-                    parent: over.unwrap_or(disk.layer()),
-                    uuid: *uuid,
-                })
-                .collect();
-            match cut(&mut state, &rows) {
-                Ok(lsn) => {
-                    for (disk, row) in disks.iter().zip(&rows) {
-                        disk.set_layer(row.layer);
-                    }
-                    then(&mut state, lsn, &rows);
-                    self.core.ring_for(&state);
-                    return Ok((lsn, begun.elapsed()));
-                }
-                Err(Blocked::Space) => {
-                    drop(state);
-                    if !self.core.allocate_step()? {
-                        break;
-                    }
-                }
-                Err(_) => {
-                    drop(state);
-                    self.core.drain_step()?;
-                }
-            }
-        }
-        Err(StoreError::NoSpace(
-            "there is no room in the log to take a snapshot; delete something first".into(),
-        ))
+        self.keeper().complete(cut)
     }
 
     /// All snapshots, or those of one vDisk, oldest first.
@@ -204,11 +75,9 @@ impl Store {
     pub fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), StoreError> {
         let _one = self.changing.lock();
         let disk = self.vdisk(vdisk)?;
-        let row = {
-            let mut state = self.core.state.lock();
-            let n = position(&state.catalogue, &disk, name)?;
-            let row = state.catalogue.snapshots.get(n).cloned();
-            let row = row.ok_or_else(|| missing(&disk, name))?;
+        let uuid = {
+            let state = self.core.state.lock();
+            let row = find(&state.catalogue, &disk, name)?;
             if !row.holds.is_empty() {
                 return Err(StoreError::Refused(format!(
                     "snapshot {name:?} of vDisk {vdisk:?} is held by {}; release it first: firn snapshot release {vdisk} {name} {}",
@@ -216,22 +85,19 @@ impl Store {
                     row.holds.join(" ")
                 )));
             }
-            let clones = Tree::of(&state.catalogue).clones(&row);
+            let clones = Tree::of(&state.catalogue).clones(row);
             if !clones.is_empty() && !defer {
                 return Err(StoreError::Refused(format!(
                     "snapshot {name:?} of vDisk {vdisk:?} is what others were made from: {}. Delete these first, or let the name go now and the space later, with --defer",
                     clones.join(", ")
                 )));
             }
-            state.catalogue.snapshots.remove(n);
-            (n, row)
+            row.uuid
         };
-        if let Err(error) = self.checkpoint() {
-            let mut state = self.core.state.lock();
-            let at = row.0.min(state.catalogue.snapshots.len());
-            state.catalogue.snapshots.insert(at, row.1);
-            return Err(error);
-        }
+        self.keeper().apply(Change {
+            remove: HashSet::from([uuid]),
+            ..Change::default()
+        })?;
         self.core.upkeep_bell.ring();
         Ok(())
     }
@@ -327,11 +193,11 @@ impl Store {
         let disk = self.vdisk(vdisk)?;
         let row = find(&self.core.state.lock().catalogue, &disk, name)?.clone();
         if let Some(keep) = keep {
-            let cut = self.cut_named(&[vdisk], keep)?;
-            self.complete(cut)?;
+            let keeper = self.keeper();
+            keeper.complete(keeper.cut_named(&[vdisk], keep)?)?;
         }
         let disks = [Arc::clone(&disk)];
-        self.cut(&disks, Some(row.layer), |_, _, _| {})?;
+        self.keeper().cut(&disks, Some(row.layer), |_, _, _| {})?;
         disk.set_size(row.size);
         self.checkpoint()?;
         self.core.upkeep_bell.ring();
@@ -417,40 +283,4 @@ impl Store {
             .push((snapshot.layer, Arc::downgrade(&reader)));
         Ok(Arc::new(view))
     }
-}
-
-/// Whether a snapshot of the vDisk may have this name.
-fn must_be_free(catalogue: &Catalogue, disk: &VDisk, name: &str) -> Result<(), StoreError> {
-    match position(catalogue, disk, name) {
-        Ok(_) => Err(StoreError::Exists(format!(
-            "vDisk {:?} has a snapshot named {name:?} already",
-            disk.name()
-        ))),
-        Err(_) => Ok(()),
-    }
-}
-
-fn missing(disk: &VDisk, name: &str) -> StoreError {
-    StoreError::NoSnapshot {
-        vdisk: disk.name().into(),
-        name: name.into(),
-    }
-}
-
-fn position(catalogue: &Catalogue, disk: &VDisk, name: &str) -> Result<usize, StoreError> {
-    let mut rows = catalogue.snapshots.iter();
-    rows.position(|s| s.vdisk == disk.id() && s.name == name)
-        .ok_or_else(|| missing(disk, name))
-}
-
-fn find<'a>(
-    catalogue: &'a Catalogue,
-    disk: &VDisk,
-    name: &str,
-) -> Result<&'a SnapshotRow, StoreError> {
-    let n = position(catalogue, disk, name)?;
-    catalogue
-        .snapshots
-        .get(n)
-        .ok_or_else(|| missing(disk, name))
 }

@@ -54,6 +54,10 @@ pub struct StoreStatus {
     pub provisioned_bytes: u64,
     /// Number of snapshots.
     pub snapshots: u64,
+    /// Number of schedules.
+    pub schedules: u64,
+    /// Of these, those that can't be kept at the moment.
+    pub late_schedules: u64,
     /// Number of layers, live ones and those that are being merged included.
     pub layers: u64,
     /// Presence maps in memory.
@@ -96,6 +100,7 @@ impl Store {
     /// The state at this moment.
     pub fn status(&self) -> StoreStatus {
         let space = self.core.disk.space().ok();
+        let schedules = self.count_schedules();
         let state = self.core.state.lock();
         let counters = &self.core.counters;
         let presence = state.presence.size();
@@ -116,6 +121,8 @@ impl Store {
             vdisks: state.catalogue.vdisks.len() as u64,
             provisioned_bytes: state.catalogue.vdisks.iter().map(|v| v.size).sum(),
             snapshots: state.catalogue.snapshots.len() as u64,
+            schedules: schedules.0,
+            late_schedules: schedules.1,
             layers: state.catalogue.layers.len() as u64,
             presence_maps: presence.0 as u64,
             presence_memory_bytes: presence.1 as u64,

@@ -5,6 +5,7 @@ use super::{Store, VDisks};
 use crate::core::Core;
 use crate::defrag::{Pace, Spot};
 use crate::error::StoreError;
+use crate::host::until;
 use crate::log::Gathering;
 use crate::snapshot::build_one;
 use crate::write::Packer;
@@ -27,6 +28,9 @@ const GLANCE: Duration = Duration::from_millis(1);
 /// How long scattered ranges wait to be read again, one by one, while they are.
 const BESIDE_GUESTS: Duration = Duration::from_millis(100);
 
+/// How long schedules wait at most before the clock is looked at again: it may have been set.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
+
 /// Threads that pack large writes, at most.
 const MOST_PACKERS: usize = 4;
 
@@ -47,6 +51,7 @@ impl Threads {
             &core.upkeep_bell,
             &core.maps_bell,
             &core.defrag_bell,
+            &core.schedule_bell,
         ];
         for bell in core_bells {
             bell.ring();
@@ -180,6 +185,16 @@ impl Store {
                         }
                     }
                 }
+            }
+        })?;
+        let (core, tender) = (Arc::clone(&self.core), self.tender());
+        self.threads.spawn("firn-schedule", move |stop| {
+            while !stop.load(SeqCst) {
+                let host = &tender.keeper.host;
+                tender.tend(host.now());
+                let next = tender.next(host.now());
+                let wait = next.map(|moment| until(moment).min(LOOK_AT_CLOCK));
+                core.schedule_bell.wait(wait);
             }
         })?;
         // One core is the serving threads'. On a host of many cores a few of these are what the disk can take.

@@ -163,6 +163,7 @@ fn open(disk: &SimDisk, first_uuid: u64) -> Arc<Store> {
         Arc::new(disk.clone()),
         disk.clone(),
         &Arc::new(AtomicU64::new(first_uuid)),
+        &Arc::new(AtomicU64::new(1_700_000_000)),
     );
     let store = Store::open_on(Box::new(host), config(), None).unwrap();
     store.core().allocate_ready().unwrap();
@@ -218,6 +219,7 @@ fn generate(killed: bool) -> Vec<u8> {
         Arc::new(disk.clone()),
         disk.clone(),
         &Arc::new(AtomicU64::new(1)),
+        &Arc::new(AtomicU64::new(1_700_000_000)),
     );
     let segment_size = 256 << 10;
     Store::init_on(&host, &InitOptions { segment_size }).unwrap();

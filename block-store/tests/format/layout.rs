@@ -618,6 +618,21 @@ fn catalogue_fields() {
             lsn: 1,
             created: 0,
             holds: vec!["replica".into()],
+            schedule: Some("hourly".into()),
+        }],
+        schedules: vec![ScheduleRow {
+            name: "hourly".into(),
+            vdisks: vec![0],
+            every: 3600,
+            prefix: "hourly".into(),
+            keep: Keep {
+                hourly: 24,
+                ..Keep::default()
+            },
+            created: 0,
+            slot: 0,
+            taken: 0,
+            missed: 0,
         }],
         aliases: vec![Alias {
             from: 1,

@@ -24,6 +24,10 @@ pub enum Phase {
     Snapshot,
     /// Deletion of a snapshot.
     Forget,
+    /// A schedule's turn.
+    Tend,
+    /// Rules for the snapshots that no schedule has taken.
+    Prune,
 }
 
 /// Something is about to happen to a file: others may have their turn.

@@ -50,6 +50,8 @@ fn crash_histories() {
         assert!(totals.between > 0 && totals.faults > 0, "{totals:?}");
         assert!(totals.deletions > 0, "{totals:?}");
         assert!(totals.snapshots > 0 && totals.forgotten > 0, "{totals:?}");
+        assert!(totals.scheduled > 0 && totals.retired > 0, "{totals:?}");
+        assert!(totals.pruned > 0, "{totals:?}");
         assert!(
             totals.coalesced > 0 && totals.relocated > 0 && totals.settled > 0,
             "{totals:?}"

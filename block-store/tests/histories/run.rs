@@ -17,7 +17,7 @@ use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDisk
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use snapshots::Snapshot;
+use snapshots::{PRUNED, Snapshot};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,6 +42,10 @@ pub struct Totals {
     /// Snapshots taken, and deleted.
     pub snapshots: u64,
     pub forgotten: u64,
+    /// Snapshots taken by a schedule, deleted by its rules, and by those for the rest.
+    pub scheduled: u64,
+    pub retired: u64,
+    pub pruned: u64,
     /// Bytes that spot defragmentation has put together.
     pub coalesced: u64,
     pub relocated: u64,
@@ -65,6 +69,9 @@ impl Totals {
         self.deletions_between += o.deletions_between;
         self.snapshots += o.snapshots;
         self.forgotten += o.forgotten;
+        self.scheduled += o.scheduled;
+        self.retired += o.retired;
+        self.pruned += o.pruned;
         self.coalesced += o.coalesced;
         self.relocated += o.relocated;
         self.settled += o.settled;
@@ -120,6 +127,7 @@ pub struct History {
     pub disk: SimDisk,
     hooks: Hooks,
     uuids: Arc<AtomicU64>,
+    clock: Arc<AtomicU64>,
     model: Model,
     pub totals: Totals,
     run: Option<Running>,
@@ -134,6 +142,8 @@ pub struct History {
     next_guest: usize,
     snapshots: Vec<Snapshot>,
     next_snapshot: usize,
+    /// Those that nobody knew about before rules were applied.
+    unsure_before: Vec<String>,
     /// Acknowledged writes of vDisk 0 are durable.
     write_through: bool,
     /// Some operation of this process fails.
@@ -166,7 +176,8 @@ pub fn history(seed: u64) -> Totals {
     let uuids = Arc::new(AtomicU64::new(1));
     let hooks = Hooks::default();
     let segment_size = 256 << 10;
-    let host = SimHost::new(hooks.around(disk.clone()), disk.clone(), &uuids);
+    let clock = Arc::new(AtomicU64::new(1_700_000_000));
+    let host = SimHost::new(hooks.around(disk.clone()), disk.clone(), &uuids, &clock);
     Store::init_on(&host, &InitOptions { segment_size }).unwrap();
     let mut h = History {
         nest: [0.0, 0.05, 0.2, 0.5][rng.random_range(0..4)],
@@ -176,6 +187,7 @@ pub fn history(seed: u64) -> Totals {
         disk,
         hooks,
         uuids,
+        clock,
         model: Model::default(),
         totals: Totals::default(),
         run: None,
@@ -186,6 +198,7 @@ pub fn history(seed: u64) -> Totals {
         next_guest: SIZES.len(),
         snapshots: Vec::new(),
         next_snapshot: 0,
+        unsure_before: Vec::new(),
         faulty: false,
         trace: std::env::var_os("FIRN_TRACE").is_some(),
     };
@@ -198,6 +211,7 @@ pub fn history(seed: u64) -> Totals {
     if h.write_through {
         run.store.set_write_cache("v0", false).unwrap();
     }
+    h.make_schedule();
     let lives = h.rng.random_range(1..6);
     let hooks = h.hooks.clone();
     let h = Arc::new(Mutex::new(h));
@@ -282,10 +296,10 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
             let names: Vec<String> = vdisks.iter().map(|v| name_of(*v)).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let cut = store.cut_snapshot(&names, &name);
-            let cut = h.lock().cut(name, vdisks, cut);
+            let cut = h.lock().cut(name.clone(), vdisks, cut);
             if let Some(cut) = cut {
                 let made = store.complete_snapshot(cut);
-                h.lock().completed(made);
+                h.lock().completed(&name, made);
             }
         }
         Phase::Forget => {
@@ -298,6 +312,21 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
                 let outcome = store.delete_snapshot(&name_of(vdisk), &name, false);
                 h.lock().forgotten(&name, vdisk, outcome);
             }
+        }
+        Phase::Tend => {
+            let time = now.time_passes();
+            drop(now);
+            let cuts = store.cut_scheduled(time);
+            if h.lock().scheduled(&cuts) {
+                let tended = store.complete_scheduled(cuts);
+                h.lock().tended(&tended);
+            }
+        }
+        Phase::Prune => {
+            let vdisk = now.begin_pruning();
+            drop(now);
+            let pruned = store.prune_snapshots(&name_of(vdisk), &PRUNED, false);
+            h.lock().pruned(vdisk, pruned);
         }
     }
     let mut now = h.lock();
@@ -333,6 +362,7 @@ impl History {
                 self.hooks.around(self.disk.clone()),
                 self.disk.clone(),
                 &self.uuids,
+                &self.clock,
             );
             match Store::open_on(Box::new(host), config(self.tight), None) {
                 Ok(store) => {
@@ -413,7 +443,9 @@ impl History {
             0..52 => self.submit(),
             52 => return Some(Phase::Forget),
             53..55 => return Some(Phase::Snapshot),
-            55..80 => self.poll(),
+            55 => return Some(Phase::Tend),
+            56 if self.rng.random_bool(0.3) => return Some(Phase::Prune),
+            56..80 => self.poll(),
             80..88 => drop(self.store().core().drain_step()),
             88..90 => drop(self.store().core().commit()),
             90 => drop(self.store().core().commit_flushes()),

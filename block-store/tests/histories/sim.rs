@@ -11,14 +11,21 @@ pub struct SimHost {
     disk: SimDisk,
     hooked: Arc<dyn Disk>,
     uuids: Arc<AtomicU64>,
+    clock: Arc<AtomicU64>,
 }
 
 impl SimHost {
-    pub fn new(hooked: Arc<dyn Disk>, disk: SimDisk, uuids: &Arc<AtomicU64>) -> Self {
+    pub fn new(
+        hooked: Arc<dyn Disk>,
+        disk: SimDisk,
+        uuids: &Arc<AtomicU64>,
+        clock: &Arc<AtomicU64>,
+    ) -> Self {
         Self {
             hooked,
             disk,
             uuids: Arc::clone(uuids),
+            clock: Arc::clone(clock),
         }
     }
 }
@@ -37,8 +44,7 @@ impl Host for SimHost {
     }
 
     fn now(&self) -> u64 {
-        // A few hundred operations are a day: what nobody touches is cold within a history.
-        1_700_000_000 + self.disk.counters().operations() * 2000
+        self.clock.load(Ordering::Relaxed)
     }
 
     fn new_uuid(&self) -> Uuid {

@@ -21,6 +21,9 @@ pub const BLOCK: usize = 4096;
 /// Segments of simulated stores: as small as they can be.
 pub const SEGMENT: u32 = 256 << 10;
 
+/// What the simulated clock says at first: 2023-11-14 22:13:20 UTC.
+pub const NOW: u64 = 1_700_000_000;
+
 /// Files by name.
 pub type Files = std::collections::BTreeMap<String, Vec<u8>>;
 
@@ -29,17 +32,17 @@ pub struct Machine {
     pub disk: SimDisk,
     pub run_dir: String,
     pub hooks: Hooks,
-    uuids: Arc<AtomicU64>,
     /// Seconds since 1970.
     pub clock: Arc<AtomicU64>,
+    uuids: Arc<AtomicU64>,
 }
 
 struct SimHost {
     disk: Arc<dyn Disk>,
     runtime: SimDisk,
     run_dir: String,
-    uuids: Arc<AtomicU64>,
     clock: Arc<AtomicU64>,
+    uuids: Arc<AtomicU64>,
 }
 
 impl Host for SimHost {
@@ -76,8 +79,8 @@ impl Machine {
             disk: SimDisk::new(seed, capacity),
             run_dir: "/run/firn".into(),
             hooks: Hooks::default(),
+            clock: Arc::new(AtomicU64::new(NOW)),
             uuids: Arc::new(AtomicU64::new(1)),
-            clock: Arc::new(AtomicU64::new(1_700_000_000)),
         };
         Store::init_on(&*machine.host(), &InitOptions { segment_size }).unwrap();
         machine
@@ -90,9 +93,9 @@ impl Machine {
             disk: SimDisk::new(1, 64 << 20),
             run_dir: "/run/firn".into(),
             hooks: Hooks::default(),
+            clock: Arc::new(AtomicU64::new(NOW)),
             // Names of the machine before are not to come again.
             uuids: Arc::new(AtomicU64::new(1 << 32)),
-            clock: Arc::new(AtomicU64::new(1_700_000_000)),
         };
         for (name, bytes) in files {
             let len = bytes.len().max(BLOCK) as u64;
@@ -131,8 +134,8 @@ impl Machine {
             disk: self.hooks.around(self.disk.clone()),
             runtime: self.disk.clone(),
             run_dir: self.run_dir.clone(),
-            uuids: Arc::clone(&self.uuids),
             clock: Arc::clone(&self.clock),
+            uuids: Arc::clone(&self.uuids),
         })
     }
 

@@ -100,6 +100,38 @@ impl Client {
         self.send(Method::POST, &path, request).await
     }
 
+    /// Deletes the snapshots of a vDisk that no rule keeps, or tells which these are.
+    pub async fn prune(
+        &mut self,
+        vdisk: &str,
+        request: &PruneSnapshots,
+    ) -> Result<Pruned, ClientError> {
+        let path = vdisk_path(vdisk, "/prune")?;
+        self.send(Method::POST, &path, request).await
+    }
+
+    /// All schedules, and how they are doing.
+    pub async fn schedules(&mut self) -> Result<Vec<Schedule>, ClientError> {
+        Ok(self.get::<ScheduleList>("/v1/schedules").await?.schedules)
+    }
+
+    /// Has snapshots taken by a schedule.
+    pub async fn create_schedule(
+        &mut self,
+        request: &CreateSchedule,
+    ) -> Result<Schedule, ClientError> {
+        self.send(Method::POST, "/v1/schedules", request).await
+    }
+
+    /// Ends a schedule; its snapshots stay.
+    pub async fn delete_schedule(&mut self, name: &str) -> Result<(), ClientError> {
+        check_snapshot_name(name).map_err(ApiError::from)?;
+        let path = format!("/v1/schedules/{name}");
+        self.request(Method::DELETE, &path, Bytes::new(), "")
+            .await
+            .map(drop)
+    }
+
     /// Makes a new vDisk that begins as a snapshot.
     pub async fn clone_snapshot(
         &mut self,

@@ -1,17 +1,21 @@
 //! Requests and answers. Sizes, offsets and lengths are in bytes throughout.
 
 mod error;
+mod retention;
 mod rules;
+mod schedule;
 mod snapshot;
 mod stats;
 mod store;
 mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
+pub use retention::{Keep, KeptBy, PruneSnapshots, Pruned, SnapshotFate};
 pub use rules::{
     Class, Coalesce, CoalesceRule, Condition, ExplainRequest, ExplainedRule, Explanation, Rule,
     Rules, Touched, Touching, Treatment,
 };
+pub use schedule::{CreateSchedule, Schedule, ScheduleList};
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
     RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,

@@ -25,6 +25,9 @@ pub struct Snapshot {
     /// What lies over it, where there are several branches: its clones, or, without any, the vDisk's own snapshots (`vdisk@name`)
     /// that do so beside the live branch, since it was reverted.
     pub clones: Vec<String>,
+    /// The schedule that took it, if one did: while that is there, its rules decide when it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
 }
 
 /// Snapshots, oldest first.

@@ -55,6 +55,10 @@ pub struct StoreStatus {
     pub provisioned_bytes: u64,
     /// Number of snapshots.
     pub snapshots: u64,
+    /// Number of schedules of snapshots.
+    pub schedules: u64,
+    /// Of these, those whose last attempt failed, or that can't keep up.
+    pub late_schedules: u64,
     /// Number of layers: one for each vDisk and snapshot, and those of deleted snapshots that are still to be merged.
     pub layers: u64,
     /// Presence maps in memory.

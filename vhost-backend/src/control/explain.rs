@@ -21,9 +21,10 @@ pub(super) fn translate<T: DeserializeOwned>(value: &impl Serialize) -> Result<T
 pub(super) fn store_error(error: StoreError) -> ApiError {
     let kind = match &error {
         StoreError::Exists(_) => ErrorKind::AlreadyExists,
-        StoreError::NotFound(_) | StoreError::NoSnapshot { .. } | StoreError::NoLayer(_) => {
-            ErrorKind::NotFound
-        }
+        StoreError::NotFound(_)
+        | StoreError::NoSnapshot { .. }
+        | StoreError::NoLayer(_)
+        | StoreError::NoSchedule(_) => ErrorKind::NotFound,
         StoreError::Invalid(_) => ErrorKind::Invalid,
         StoreError::Refused(_) => ErrorKind::Refused,
         StoreError::NoSpace(_) => ErrorKind::NoSpace,

@@ -116,6 +116,23 @@ impl<S: Send + Sync> FromRequestParts<S> for LayerNumber {
     }
 }
 
+/// A schedule's name in the path, checked.
+pub(super) struct ScheduleName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ScheduleName {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Path::<String>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(name)) => {
+                check_snapshot_name(&name)?;
+                Ok(ScheduleName(name))
+            }
+            Err(error) => Err(refuse(error.status(), error.body_text())),
+        }
+    }
+}
+
 /// The names of a vDisk and of one of its snapshots in the path, checked.
 pub(super) struct SnapshotName {
     pub vdisk: String,

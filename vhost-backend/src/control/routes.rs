@@ -1,7 +1,7 @@
 //! Which path leads to which handler, and the OpenAPI document that says so.
 
 use super::extract::Failure;
-use super::handlers::{Target, data, imports, rules, snapshots, stats, store, vdisks};
+use super::handlers::{Target, data, imports, rules, schedules, snapshots, stats, store, vdisks};
 use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
@@ -50,6 +50,10 @@ const JSON_MAX: usize = 1 << 20;
         snapshots::hold,
         snapshots::release,
         snapshots::clone,
+        snapshots::prune,
+        schedules::list,
+        schedules::create,
+        schedules::delete,
         data::read_snapshot,
         data::snapshot_allocated,
         imports::begin,
@@ -99,6 +103,7 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             get(rules::show_of).put(rules::set_of),
         )
         .route("/v1/vdisks/{name}/revert", post(vdisks::revert))
+        .route("/v1/vdisks/{name}/prune", post(snapshots::prune))
         .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
         .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))
         .route(&of_snapshot("/changes"), get(snapshots::changes))
@@ -115,6 +120,11 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             "/v1/snapshots",
             get(snapshots::list).post(snapshots::create),
         )
+        .route(
+            "/v1/schedules",
+            get(schedules::list).post(schedules::create),
+        )
+        .route("/v1/schedules/{name}", delete(schedules::delete))
         .route("/v1/imports", post(imports::begin))
         .route("/v1/imports/{name}", delete(imports::abort))
         .route("/v1/imports/{name}/data", import_data)

@@ -5,7 +5,7 @@
 use super::explain::{snapshot_error, store_error, translate};
 use super::store_target::{Inner, StoreTarget};
 use super::target::{Comparison, SnapshotReader, SnapshotTarget};
-use block_store::{StoreError, VDisk as StoreVDisk};
+use block_store::{ScheduleSpec, StoreError, VDisk as StoreVDisk};
 use control_api::types::*;
 use control_api::{ApiError, ErrorKind};
 use std::collections::HashSet;
@@ -147,6 +147,46 @@ impl SnapshotTarget for StoreTarget {
             old_size,
             kept: request.keep.clone(),
         })
+    }
+
+    fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError> {
+        let _one = self.inner.changing.lock();
+        self.inner.visible(vdisk)?;
+        let keep = translate(&request.keep)?;
+        let pruned = self
+            .inner
+            .store
+            .prune_snapshots(vdisk, &keep, request.dry_run);
+        translate(&pruned.map_err(store_error)?)
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, ApiError> {
+        translate(&self.inner.store.schedules())
+    }
+
+    fn create_schedule(&self, request: &CreateSchedule) -> Result<Schedule, ApiError> {
+        let _one = self.inner.changing.lock();
+        for vdisk in &request.vdisks {
+            self.inner.visible(vdisk)?;
+        }
+        let made = self.inner.store.create_schedule(&ScheduleSpec {
+            name: request.name.clone(),
+            vdisks: request.vdisks.clone(),
+            every: request.every_seconds,
+            prefix: request.prefix.clone(),
+            keep: translate(&request.keep)?,
+        });
+        // The name that may be taken is a schedule's, and the message has the way out.
+        let made = made.map_err(|error| match error {
+            StoreError::Exists(text) => ApiError::new(ErrorKind::AlreadyExists, text),
+            error => store_error(error),
+        })?;
+        translate(&made)
+    }
+
+    fn delete_schedule(&self, name: &str) -> Result<(), ApiError> {
+        let _one = self.inner.changing.lock();
+        self.inner.store.delete_schedule(name).map_err(store_error)
     }
 
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {

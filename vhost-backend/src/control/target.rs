@@ -77,6 +77,14 @@ pub trait SnapshotTarget {
     -> Result<Snapshot, ApiError>;
     /// Makes a vDisk what it was at a snapshot. Refused while a front end is attached.
     fn revert(&self, vdisk: &str, request: &RevertVDisk) -> Result<Reverted, ApiError>;
+    /// Deletes the snapshots of a vDisk that no rule keeps, or tells which these are.
+    fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError>;
+    /// All schedules, and how they are doing.
+    fn schedules(&self) -> Result<Vec<Schedule>, ApiError>;
+    /// Has snapshots taken by a schedule.
+    fn create_schedule(&self, request: &CreateSchedule) -> Result<Schedule, ApiError>;
+    /// Ends a schedule.
+    fn delete_schedule(&self, name: &str) -> Result<(), ApiError>;
     /// Makes a new vDisk that begins as a snapshot, and opens its socket.
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError>;
     /// Opens a snapshot to be read.

@@ -64,6 +64,7 @@ impl SnapshotTarget for MemoryTarget {
                 created: 0,
                 holds: Vec::new(),
                 clones: Vec::new(),
+                schedule: None,
             };
             self.with(vdisk, |disk| {
                 let (size, data) = (disk.size, disk.data.clone());
@@ -133,6 +134,37 @@ impl SnapshotTarget for MemoryTarget {
                 kept: request.keep.clone(),
             })
         })
+    }
+
+    fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError> {
+        self.with(vdisk, |disk| {
+            let gone = disk
+                .snapshots
+                .len()
+                .saturating_sub(request.keep.last as usize);
+            if !request.dry_run {
+                disk.snapshots.drain(..gone);
+            }
+            Ok(Pruned {
+                snapshots: Vec::new(),
+                scheduled: 0,
+            })
+        })
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn create_schedule(&self, request: &CreateSchedule) -> Result<Schedule, ApiError> {
+        for vdisk in &request.vdisks {
+            self.with(vdisk, |_| Ok(()))?;
+        }
+        refuse(ErrorKind::Unavailable, "not in memory")
+    }
+
+    fn delete_schedule(&self, _name: &str) -> Result<(), ApiError> {
+        refuse(ErrorKind::NotFound, "no such schedule")
     }
 
     fn clone_snapshot(&self, vdisk: &str, name: &str, new: &str) -> Result<VDisk, ApiError> {

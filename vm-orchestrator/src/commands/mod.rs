@@ -13,9 +13,13 @@ mod snapshot_delete;
 mod snapshot_diff;
 mod snapshot_hold;
 mod snapshot_list;
+mod snapshot_prune;
 mod snapshot_release;
 mod snapshot_rename;
+mod snapshot_schedule;
+mod snapshot_schedules;
 mod snapshot_show;
+mod snapshot_unschedule;
 mod store_check;
 mod store_init;
 mod store_stats;
@@ -69,6 +73,10 @@ async fn snapshot(settings: &Settings, command: SnapshotCommand) -> Result<(), F
         SnapshotCommand::Show(args) => snapshot_show::run(settings, &args).await,
         SnapshotCommand::Diff(args) => snapshot_diff::run(settings, args).await,
         SnapshotCommand::Delete(args) => snapshot_delete::run(settings, &args).await,
+        SnapshotCommand::Prune(args) => snapshot_prune::run(settings, &args).await,
+        SnapshotCommand::Schedule(args) => snapshot_schedule::run(settings, args).await,
+        SnapshotCommand::Schedules => snapshot_schedules::run(settings).await,
+        SnapshotCommand::Unschedule(args) => snapshot_unschedule::run(settings, &args.name).await,
         SnapshotCommand::Rename(args) => snapshot_rename::run(settings, args).await,
         SnapshotCommand::Hold(args) => snapshot_hold::run(settings, &args).await,
         SnapshotCommand::Release(args) => snapshot_release::run(settings, &args).await,

@@ -64,6 +64,7 @@ pub(super) mod tests {
             created: 1_769_842_743,
             holds: all(holds),
             clones: all(clones),
+            schedule: None,
         }
     }
 

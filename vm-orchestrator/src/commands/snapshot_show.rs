@@ -50,12 +50,14 @@ fn text(shown: &Shown) -> String {
         true => none.into(),
         false => names.join(", "),
     };
+    let by = snapshot.schedule.as_ref();
+    let by = by.map_or_else(String::new, |name| format!(", by schedule {name}"));
     let content = |blocks: u64| blocks.saturating_mul(BLOCK);
     let data = content(usage.data_blocks);
     let mut lines = vec![
         ("snapshot", snapshot.name.clone()),
         ("vDisk", snapshot.vdisk.clone()),
-        ("taken", moment(snapshot.created)),
+        ("taken", moment(snapshot.created) + &by),
         (
             "size",
             format!("{} ({} bytes)", bytes(snapshot.size), snapshot.size),

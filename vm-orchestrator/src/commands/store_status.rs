@@ -52,6 +52,7 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
             "snapshots",
             format!("{}, in {} layers", store.snapshots, store.layers),
         ),
+        ("schedules", schedules(store)),
         (
             "content",
             format!(
@@ -134,6 +135,16 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
     facts(&lines)
 }
 
+fn schedules(store: &StoreStatus) -> String {
+    match store.late_schedules {
+        0 => store.schedules.to_string(),
+        late => format!(
+            "{}, {late} of them LATE or failing: firn snapshot schedules",
+            store.schedules
+        ),
+    }
+}
+
 fn state(store: &StoreStatus) -> String {
     match (&store.failed, store.full) {
         (Some(why), _) => format!(
@@ -177,6 +188,8 @@ mod tests {
             vdisks: 3,
             provisioned_bytes: 96 << 30,
             snapshots: 12,
+            schedules: 2,
+            late_schedules: 0,
             layers: 15,
             presence_maps: 9,
             presence_memory_bytes: 3 << 10,
@@ -214,6 +227,7 @@ mod tests {
              backend      process 4711, version 0.1.0, up 3 h 00 min\n\
              vDisks       3 of 96.0 GiB together\n\
              snapshots    12, in 15 layers\n\
+             schedules    2\n\
              content      16.0 GiB in 8.01 GiB stored (2.00x)\n\
              garbage      7 % of what is stored\n\
              space        75.0 GiB free of 100 GiB (75 %)\n\
@@ -223,6 +237,9 @@ mod tests {
              since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints of 12 ms on average\n\
              opened       in 31 ms: 1.00 MiB of log scanned, 99 records applied; write buffer: not needed\n"
         );
+        store.late_schedules = 1;
+        let late = "schedules    2, 1 of them LATE or failing: firn snapshot schedules\n";
+        assert!(text(&health, &store).contains(late));
         store.full = true;
         assert!(text(&health, &store).contains("state        FULL"));
         store.failed = Some("fsync: input/output error".into());

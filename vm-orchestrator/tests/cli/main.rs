@@ -1,5 +1,6 @@
 //! The `firn` program against the control API in front of a real store.
 
+mod retention;
 mod snapshots;
 mod stats;
 

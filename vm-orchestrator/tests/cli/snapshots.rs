@@ -24,7 +24,7 @@ impl Host {
         content
     }
 
-    fn snapshots(&self, line: &str) -> Vec<String> {
+    pub(super) fn snapshots(&self, line: &str) -> Vec<String> {
         let list = self.json(&format!("snapshot list {line}"));
         let all = list["snapshots"].as_array().unwrap();
         let name = |s: &Value| format!("{}@{}", text(&s["vdisk"]), text(&s["name"]));
@@ -32,7 +32,7 @@ impl Host {
     }
 
     /// [`Host::fails`], and everything is as it was before.
-    fn refuses(&self, line: &str, code: i32, says: &str) {
+    pub(super) fn refuses(&self, line: &str, code: i32, says: &str) {
         let before = (self.json("snapshot list"), self.json("vdisk list"));
         self.fails(line, code, says);
         let after = (self.json("snapshot list"), self.json("vdisk list"));
@@ -40,7 +40,7 @@ impl Host {
     }
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 

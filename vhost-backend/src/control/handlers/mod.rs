@@ -3,6 +3,7 @@
 pub(super) mod data;
 pub(super) mod imports;
 pub(super) mod rules;
+pub(super) mod schedules;
 pub(super) mod snapshots;
 pub(super) mod stats;
 pub(super) mod store;

@@ -193,6 +193,26 @@ pub async fn release(State(target): State<Target>, hold: Hold) -> Result<Json<Sn
     Ok(Json(released.await?))
 }
 
+/// Deletes the snapshots of a vDisk that no rule keeps, all at once, and tells for each why it went or stays; with `dry_run` only
+/// tells. Snapshots that are held or that clones lie over stay. Those of the vDisk's schedules are not looked at.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/prune", tag = "snapshots", params(("name" = String, Path)),
+    request_body = PruneSnapshots,
+    responses((status = 200, body = Pruned), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn prune(
+    State(target): State<Target>,
+    Name(name): Name,
+    Body(request): Body<PruneSnapshots>,
+) -> Result<Json<Pruned>, Failure> {
+    let (vdisk, dry_run) = (name.clone(), request.dry_run);
+    let pruned = blocking(move || target.prune(&name, &request)).await?;
+    let all = pruned.snapshots.iter();
+    let gone = all.filter(|fate| fate.kept_by.is_empty()).count();
+    if gone > 0 && !dry_run {
+        log::info!("vDisk {vdisk}: {gone} snapshot(s) that no rule keeps: deleted");
+    }
+    Ok(Json(pruned))
+}
+
 /// Makes a new vDisk that begins as the snapshot and shares its data; its socket listens when the answer comes.
 #[utoipa::path(post, path = "/v1/vdisks/{name}/snapshots/{snapshot}/clone", tag = "snapshots",
     params(("name" = String, Path), ("snapshot" = String, Path)), request_body = CloneSnapshot,

@@ -175,6 +175,64 @@ fn every_refusal_is_an_api_error() {
                 "",
             ),
         ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"last":-1}}"#),
+        ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"lats":1}}"#),
+        ),
+        (
+            400,
+            request("POST /v1/vdisks/a/prune", json, r#"{"dry_run":true}"#),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/schedules",
+                json,
+                r#"{"name":"s","vdisks":["a"],"every_seconds":-1,"keep":{"last":1}}"#,
+            ),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/schedules",
+                json,
+                r#"{"name":"s","vdisks":["../a"],"every_seconds":1,"keep":{"last":1}}"#,
+            ),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/schedules",
+                json,
+                r#"{"name":"s","vdisks":["a"],"every_seconds":1,"prefix":"a/b","keep":{}}"#,
+            ),
+        ),
+        (
+            400,
+            request(
+                "POST /v1/schedules",
+                json,
+                r#"{"name":"s","vdisks":["a"],"every_seconds":1}"#,
+            ),
+        ),
+        (
+            404,
+            request(
+                "POST /v1/schedules",
+                json,
+                r#"{"name":"s","vdisks":["a"],"every_seconds":1,"keep":{"last":1}}"#,
+            ),
+        ),
+        (400, request("DELETE /v1/schedules/%2e%2e", "", "")),
+        (404, request("DELETE /v1/schedules/s", "", "")),
+        (
+            404,
+            request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"last":1}}"#),
+        ),
         (400, request("GET /v1/vdisks/%2e%2e%2fetc", "", "")),
         (400, request("GET /v1/vdisks/%00", "", "")),
         (400, request("GET /v1/vdisks/%ff", "", "")),
@@ -317,5 +375,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 38);
+    assert_eq!(count, 42);
 }

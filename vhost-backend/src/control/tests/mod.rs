@@ -3,6 +3,7 @@
 mod api;
 mod hostile;
 mod peers;
+mod retention;
 mod snapshots;
 mod stats;
 mod store;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
 
-fn group(name: &str, vdisks: &[&str]) -> CreateSnapshot {
+pub(super) fn group(name: &str, vdisks: &[&str]) -> CreateSnapshot {
     CreateSnapshot {
         name: name.into(),
         vdisks: vdisks.iter().map(|v| (*v).to_owned()).collect(),
@@ -75,7 +75,11 @@ fn said<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorKind, Stri
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ErrorKind, words: &[&str]) {
+pub(super) fn refused<T: std::fmt::Debug>(
+    outcome: Result<T, ClientError>,
+    kind: ErrorKind,
+    words: &[&str],
+) {
     let (actual, text) = said(outcome);
     assert_eq!(actual, kind, "{text}");
     for word in words {
