@@ -29,6 +29,12 @@ Exit codes:
   2    it could not be checked: a backend has it open, it is no store, it can't be read
   130  interrupted";
 
+const PROMOTE: &str = "\
+The vDisk that it was cloned from becomes a clone of it, and can be deleted without these snapshots. No data is copied, \
+and guests go on.";
+const FLATTEN: &str = "\
+What the clone shares with others is copied to it, beside guests; it goes on after a restart of the backend, and when \
+this command is interrupted. Afterwards the snapshot that it was cloned from can be deleted.";
 const REVERT: &str = "\
 Nobody may be attached. Snapshots that are younger than the one gone back to stay. What the vDisk is now is \
 kept with --keep, or lost with --discard; without either nothing is done.";
@@ -161,6 +167,12 @@ pub enum VdiskCommand {
     Revert(RevertArgs),
     /// Make a new vDisk that begins as a snapshot of another one, and shares its data
     Clone(CloneArgs),
+    /// Let a clone take over the snapshots that it has in common with the vDisk that it was cloned from
+    #[command(after_help = PROMOTE)]
+    Promote(NameArg),
+    /// Make a clone independent of what it was cloned from, in the background
+    #[command(after_help = FLATTEN)]
+    Flatten(FlattenArgs),
     /// Print what libvirt's domain XML needs for a vDisk
     Xml(XmlArgs),
     /// Show a vDisk's counters, or those of all vDisks
@@ -250,6 +262,17 @@ pub struct RevertArgs {
     /// Keep nothing: what was written since the vDisk's last snapshot is lost
     #[arg(long, conflicts_with = "keep")]
     pub discard: bool,
+}
+
+/// `firn vdisk flatten`.
+#[derive(Debug, clap::Args)]
+pub struct FlattenArgs {
+    /// The clone
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+    /// Don't wait for the end
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `firn vdisk clone`.

@@ -18,6 +18,7 @@ mod spot;
 pub use compact::bytes_moved;
 pub use fragmentation::{Fragmentation, SPAN};
 pub use pace::Pace;
+pub use relocate::relocate;
 pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Appetite, Candidate, Content, Segments, Why, choose};
@@ -76,7 +77,7 @@ pub fn reclaim(
 
 /// What a round of compaction has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub enum Progress {
     /// There was nothing to do, or no room for it.
     None,
     /// Something has moved.

@@ -40,6 +40,9 @@ pub struct VDiskRow {
     /// Rules of its own in front of the store's, as JSON text.
     #[serde(default)]
     pub rules: Option<String>,
+    /// It is being made independent of the vDisk that it was cloned from.
+    #[serde(default)]
+    pub flatten: bool,
 }
 
 /// A layer: the root of one sparse block map.
@@ -274,6 +277,7 @@ mod tests {
             created: 0,
             tag: String::new(),
             rules: None,
+            flatten: false,
         };
         let layer = |id| LayerRow {
             id,

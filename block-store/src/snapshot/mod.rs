@@ -19,6 +19,7 @@ pub use merge::{Tidied, drop_layer, tidy};
 pub use presence::{blocks_of, build_one};
 pub use retain::{Candidate, Reason, retain};
 pub use tree::{
-    Above, Over, Task, above, ancestors, differing, next_task, read_layers, top_of_row,
+    Above, Graft, Over, Task, above, ancestors, differing, graft, next_task, read_layers,
+    to_take_over, top_of_row,
 };
 pub use usage::{Usage, usage};

@@ -2,6 +2,7 @@
 
 use crate::format::Catalogue;
 use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
 
 /// What is to be done next about layers that nothing names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +149,53 @@ pub fn differing(catalogue: &Catalogue, a: u32, b: u32) -> (Vec<u32>, Option<u32
     (layers, meet)
 }
 
+/// Where a clone lies over what it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Graft {
+    /// The lowest layer of its own.
+    pub own: u32,
+    /// The layer under that, which others read, too.
+    pub shared: u32,
+}
+
+/// Where a vDisk lies over layers of others; `None`: it is no clone (any more). A vDisk whose own snapshot names such a layer, or one
+/// below it, is what clones were made from.
+pub fn graft(catalogue: &Catalogue, vdisk: u32) -> Option<Graft> {
+    let row = catalogue.vdisks.iter().find(|v| v.id == vdisk)?;
+    let others = catalogue.vdisks.iter().filter(|v| v.id != vdisk);
+    let live = others.map(|v| v.layer);
+    let theirs = catalogue.snapshots.iter().filter(|s| s.vdisk != vdisk);
+    let tips = live.chain(theirs.map(|s| s.layer));
+    let read: HashSet<u32> = tips.flat_map(|l| ancestors(catalogue, l)).collect();
+    let way: Vec<u32> = ancestors(catalogue, row.layer).collect();
+    let n = way.iter().position(|l| read.contains(l))?;
+    let graft = Graft {
+        own: *way.get(n.checked_sub(1)?)?,
+        shared: *way.get(n)?,
+    };
+    let below: HashSet<u32> = way.iter().skip(n).copied().collect();
+    let ours = catalogue.snapshots.iter().filter(|s| s.vdisk == vdisk);
+    let is_origin = ours.map(|s| s.layer).any(|l| below.contains(&l));
+    (!is_origin).then_some(graft)
+}
+
+/// Snapshots that a clone takes over when it is promoted: those that its origin has in common with it.
+pub fn to_take_over(catalogue: &Catalogue, graft: Graft) -> Vec<Uuid> {
+    let named = |layer| {
+        let mut rows = catalogue.snapshots.iter();
+        rows.find(|s| s.layer == layer)
+    };
+    let below: Vec<u32> = ancestors(catalogue, graft.shared).collect();
+    let nearest = below.iter().find_map(|layer| named(*layer));
+    let Some(origin) = nearest.map(|s| s.vdisk) else {
+        return Vec::new();
+    };
+    let rows = catalogue.snapshots.iter();
+    rows.filter(|s| s.vdisk == origin && below.contains(&s.layer))
+        .map(|s| s.uuid)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +231,7 @@ mod tests {
                 created: 0,
                 tag: String::new(),
                 rules: None,
+                flatten: false,
             });
         }
         for layer in named {

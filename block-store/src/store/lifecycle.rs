@@ -38,6 +38,7 @@ impl Store {
                 created: self.host.now(),
                 tag: String::new(),
                 rules: None,
+                flatten: false,
             };
             catalogue.next_vdisk += 1;
             let uuid = self.host.new_uuid();
@@ -188,7 +189,7 @@ impl Store {
         Ok(())
     }
 
-    fn change_row(
+    pub(super) fn change_row(
         &self,
         name: &str,
         change: impl FnOnce(&mut VDiskRow),

@@ -3,6 +3,7 @@
 mod again;
 mod branches;
 mod client;
+mod clones;
 mod compare;
 mod config;
 mod keeper;
@@ -22,6 +23,7 @@ mod vdisk;
 pub use again::Again;
 pub use branches::SnapshotInfo;
 pub use client::BlockClient;
+pub use clones::Flattening;
 pub use compare::{Changed, PresenceMap, SnapshotUsage};
 pub use config::{
     InitOptions, MAX_SNAPSHOTS, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name,

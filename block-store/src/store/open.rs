@@ -204,19 +204,23 @@ impl Store {
             recovery.applied_records
         );
         let core = Arc::new(core);
+        let vdisks = Arc::new(RwLock::new(vdisks));
         let upkeep = Upkeep {
             core: Arc::clone(&core),
             host: Arc::clone(&host),
             checkpointer: Mutex::new(checkpointer),
+            flattener: Mutex::default(),
+            flattening: Mutex::default(),
+            vdisks: Arc::clone(&vdisks),
             low_space_percent: config.low_space_percent,
         };
         Ok(Arc::new(Self {
             core,
-            host: Arc::from(host),
+            host,
             config,
             created,
             upkeep: Arc::new(upkeep),
-            vdisks: Arc::new(RwLock::new(vdisks)),
+            vdisks,
             rules: RwLock::new(rules),
             changing: Arc::default(),
             healths: Arc::default(),

@@ -249,6 +249,7 @@ impl Store {
                 layer,
                 hidden: false,
                 created: self.host.now(),
+                flatten: false,
                 ..source
             };
             catalogue.next_vdisk += 1;

@@ -106,6 +106,25 @@ impl VDisk {
         }
     }
 
+    /// What a sealed layer and those below read as, to be read itself. `reader` keeps the layer.
+    pub(crate) fn of_layer(
+        row: &VDiskRow,
+        layer: u32,
+        size: u64,
+        rules: Arc<Rules>,
+        reader: Arc<()>,
+    ) -> Self {
+        let row = VDiskRow {
+            size,
+            layer,
+            ..row.clone()
+        };
+        Self {
+            reader: Some(reader),
+            ..Self::of(&row, rules)
+        }
+    }
+
     /// Number within the store.
     pub fn id(&self) -> u32 {
         self.id

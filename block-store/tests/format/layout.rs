@@ -607,6 +607,7 @@ fn catalogue_fields() {
             created: 0,
             tag: String::new(),
             rules: None,
+            flatten: false,
         }],
         layers: BTreeMap::from([(1, layer.clone()), (2, LayerRow { id: 2, ..layer })]),
         snapshots: vec![SnapshotRow {

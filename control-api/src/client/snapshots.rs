@@ -132,6 +132,22 @@ impl Client {
             .map(drop)
     }
 
+    /// Has a clone take over the snapshots that it was cloned from.
+    pub async fn promote_vdisk(&mut self, vdisk: &str) -> Result<VDisk, ClientError> {
+        self.act(vdisk, "/promote").await
+    }
+
+    /// Has a clone made independent of what it was cloned from; [`VDisk::flattening`] tells how far that has got.
+    pub async fn flatten_vdisk(&mut self, vdisk: &str) -> Result<VDisk, ClientError> {
+        self.act(vdisk, "/flatten").await
+    }
+
+    async fn act(&mut self, vdisk: &str, what: &str) -> Result<VDisk, ClientError> {
+        let path = vdisk_path(vdisk, what)?;
+        let body = self.request(Method::POST, &path, Bytes::new(), "").await?;
+        self.decode(&body)
+    }
+
     /// Makes a new vDisk that begins as a snapshot.
     pub async fn clone_snapshot(
         &mut self,

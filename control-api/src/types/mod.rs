@@ -26,6 +26,6 @@ pub use stats::{
 };
 pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{
-    Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, Import, ResizeVDisk, Resized,
-    VDisk, VDiskList, VDiskStats,
+    Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, Flattening, Import, ResizeVDisk,
+    Resized, VDisk, VDiskList, VDiskStats,
 };

@@ -29,6 +29,23 @@ pub struct VDisk {
     /// Who is attached; absent when nobody is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attachment>,
+    /// How far it has got on its way to independence of what it was cloned from; absent when it is not on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flattening: Option<Flattening>,
+}
+
+/// A clone on its way to independence of what it was cloned from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Flattening {
+    /// Bytes of its address space that are its own by now.
+    pub done_bytes: u64,
+    /// Bytes of its address space.
+    pub of_bytes: u64,
+    /// Bytes that were copied since the backend started.
+    pub copied_bytes: u64,
+    /// Why it does not go on before the backend is started again; absent: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// The front end that holds a vDisk's write lease.

@@ -37,6 +37,8 @@ const JSON_MAX: usize = 1 << 20;
         vdisks::stats,
         stats::fragmentation,
         vdisks::revert,
+        vdisks::promote,
+        vdisks::flatten,
         data::read,
         data::allocated,
         snapshots::list,
@@ -103,6 +105,8 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             get(rules::show_of).put(rules::set_of),
         )
         .route("/v1/vdisks/{name}/revert", post(vdisks::revert))
+        .route("/v1/vdisks/{name}/promote", post(vdisks::promote))
+        .route("/v1/vdisks/{name}/flatten", post(vdisks::flatten))
         .route("/v1/vdisks/{name}/prune", post(snapshots::prune))
         .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
         .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))

@@ -149,6 +149,20 @@ impl SnapshotTarget for StoreTarget {
         })
     }
 
+    fn promote(&self, vdisk: &str) -> Result<VDisk, ApiError> {
+        let _one = self.inner.changing.lock();
+        let disk = self.inner.visible(vdisk)?;
+        self.inner.store.promote_vdisk(vdisk).map_err(store_error)?;
+        Ok(self.inner.view(&disk))
+    }
+
+    fn flatten(&self, vdisk: &str) -> Result<VDisk, ApiError> {
+        let _one = self.inner.changing.lock();
+        let disk = self.inner.visible(vdisk)?;
+        self.inner.store.flatten_vdisk(vdisk).map_err(store_error)?;
+        Ok(self.inner.view(&disk))
+    }
+
     fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError> {
         let _one = self.inner.changing.lock();
         self.inner.visible(vdisk)?;

@@ -89,6 +89,11 @@ impl Inner {
                 .to_string_lossy()
                 .into_owned(),
             attached: self.sockets.attached(vdisk.name()),
+            // The two are of the same shape.
+            flattening: self
+                .store
+                .flattening(vdisk)
+                .and_then(|f| translate(&f).ok()),
         }
     }
 

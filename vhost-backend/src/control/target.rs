@@ -77,6 +77,10 @@ pub trait SnapshotTarget {
     -> Result<Snapshot, ApiError>;
     /// Makes a vDisk what it was at a snapshot. Refused while a front end is attached.
     fn revert(&self, vdisk: &str, request: &RevertVDisk) -> Result<Reverted, ApiError>;
+    /// A clone takes over the snapshots that it was cloned from.
+    fn promote(&self, vdisk: &str) -> Result<VDisk, ApiError>;
+    /// A clone is made independent, in the background.
+    fn flatten(&self, vdisk: &str) -> Result<VDisk, ApiError>;
     /// Deletes the snapshots of a vDisk that no rule keeps, or tells which these are.
     fn prune(&self, vdisk: &str, request: &PruneSnapshots) -> Result<Pruned, ApiError>;
     /// All schedules, and how they are doing.

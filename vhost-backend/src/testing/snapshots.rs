@@ -35,6 +35,15 @@ fn must_be_free(disk: &mut Disk, name: &str) -> Result<(), ApiError> {
 }
 
 impl SnapshotTarget for MemoryTarget {
+    fn promote(&self, vdisk: &str) -> Result<VDisk, ApiError> {
+        // Copies here are whole.
+        self.with(vdisk, |_| refuse(ErrorKind::Refused, "it is no clone"))
+    }
+
+    fn flatten(&self, vdisk: &str) -> Result<VDisk, ApiError> {
+        self.promote(vdisk)
+    }
+
     fn snapshots(&self, vdisk: Option<&str>) -> Result<Vec<Snapshot>, ApiError> {
         vdisk.map(|name| self.with(name, |_| Ok(()))).transpose()?;
         let disks = self.disks.lock();

@@ -96,6 +96,7 @@ pub(super) fn view(name: &str, disk: &Disk) -> VDisk {
             uid: 0,
             since: 1,
         }),
+        flattening: None,
     }
 }
 

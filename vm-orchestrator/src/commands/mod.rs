@@ -27,7 +27,9 @@ mod store_status;
 mod vdisk_clone;
 mod vdisk_create;
 mod vdisk_delete;
+mod vdisk_flatten;
 mod vdisk_list;
+mod vdisk_promote;
 mod vdisk_resize;
 mod vdisk_revert;
 mod vdisk_show;
@@ -56,6 +58,10 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Vdisk(VdiskCommand::Stats(args)) => vdisk_stats::run(settings, args.name).await,
         Command::Vdisk(VdiskCommand::Revert(args)) => vdisk_revert::run(settings, args).await,
         Command::Vdisk(VdiskCommand::Clone(args)) => vdisk_clone::run(settings, args).await,
+        Command::Vdisk(VdiskCommand::Promote(args)) => {
+            vdisk_promote::run(settings, &args.name).await
+        }
+        Command::Vdisk(VdiskCommand::Flatten(args)) => vdisk_flatten::run(settings, &args).await,
         Command::Snapshot(command) => snapshot(settings, command).await,
         Command::Rules(RulesCommand::Show(args)) => rules_show::run(settings, &args).await,
         Command::Rules(RulesCommand::Set(args)) => rules_set::run(settings, &args).await,

@@ -46,6 +46,15 @@ fn text(vdisk: &VDisk, stats: &VDiskStats) -> String {
         ("serial", vdisk.serial.clone()),
         ("uuid", vdisk.uuid.to_string()),
     ];
+    if let Some(flattening) = &vdisk.flattening {
+        let percent =
+            u128::from(flattening.done_bytes) * 100 / u128::from(flattening.of_bytes.max(1));
+        let state = match &flattening.failed {
+            Some(why) => format!("STOPPED at {percent} %: {why}"),
+            None => format!("{percent} % of it is its own by now"),
+        };
+        lines.push(("being flattened", state));
+    }
     if vdisk.read_only {
         lines.push(("read-only", "yes".into()));
     }

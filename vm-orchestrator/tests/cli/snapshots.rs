@@ -343,3 +343,32 @@ fn bad_input_is_named_and_changes_nothing() {
     let error: Value = serde_json::from_str(&err).unwrap();
     assert_eq!((code, error["exit"].as_i64()), (3, Some(3)));
 }
+
+/// Two ways to be rid of a clone's origin: to change places with it, or to copy what it shares.
+#[test]
+fn clones_are_promoted_and_made_independent() {
+    let host = Host::new();
+    host.ok("vdisk create web 64M");
+    let data = noise(8, 4 * MIB);
+    host.write("web", &data);
+    host.ok("snapshot create s web");
+    host.ok("vdisk clone web s one");
+    host.ok("vdisk clone web s two");
+    host.refuses("vdisk promote web", 4, "shares nothing");
+    host.refuses("vdisk flatten web", 4, "shares nothing");
+    host.refuses("vdisk promote nobody", 3, "firn vdisk list");
+    let said = host.ok("vdisk flatten one");
+    assert_eq!(said, "vDisk one: needs nothing of others any more\n");
+    assert_eq!(host.json("vdisk show one")["flattening"], Value::Null);
+    let said = host.ok("vdisk promote two");
+    assert!(said.contains("firn snapshot list two"), "{said}");
+    assert_eq!(host.snapshots(""), ["two@s"]);
+    host.ok("vdisk delete web");
+    assert!(host.exported("one", 4 * MIB) == data);
+    host.ok("vdisk delete one");
+    assert!(host.exported("two", 4 * MIB) == data);
+    assert!(host.exported("two --snapshot s", 4 * MIB) == data);
+    host.ok("vdisk clone two s three");
+    let said = host.ok("vdisk flatten three --no-wait");
+    assert!(said.contains("vDisk three: "), "{said}");
+}

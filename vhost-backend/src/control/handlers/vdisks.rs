@@ -98,6 +98,33 @@ pub async fn revert(
     Ok(Json(reverted))
 }
 
+/// Has a clone take over the snapshots that it has in common with the vDisk that it was cloned from; that is a clone of it then.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/promote", tag = "vdisks", params(("name" = String, Path)),
+    responses((status = 200, body = VDisk), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn promote(
+    State(target): State<Target>,
+    Name(name): Name,
+) -> Result<Json<VDisk>, Failure> {
+    let vdisk = blocking(move || target.promote(&name)).await?;
+    log::info!(
+        "vDisk {}: has taken over what it was cloned from",
+        vdisk.name
+    );
+    Ok(Json(vdisk))
+}
+
+/// Has a clone made independent of what it was cloned from, in the background: `flattening` of the vDisk tells how far it has got.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/flatten", tag = "vdisks", params(("name" = String, Path)),
+    responses((status = 200, body = VDisk), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn flatten(
+    State(target): State<Target>,
+    Name(name): Name,
+) -> Result<Json<VDisk>, Failure> {
+    let vdisk = blocking(move || target.flatten(&name)).await?;
+    log::info!("vDisk {}: is being made independent", vdisk.name);
+    Ok(Json(vdisk))
+}
+
 /// A vDisk's counters.
 #[utoipa::path(get, path = "/v1/vdisks/{name}/stats", tag = "vdisks", params(("name" = String, Path)),
     responses((status = 200, body = VDiskStats), (status = 404, body = ApiError)))]

@@ -375,5 +375,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 42);
+    assert_eq!(count, 44);
 }
