@@ -57,7 +57,7 @@ fn cloned(m: &Machine) -> (Arc<Store>, Client) {
 }
 
 fn of_s2(block: u64) -> Option<u64> {
-    (block < BLOCKS / 2).then_some(if block % 4 == 0 { 2 } else { 1 })
+    (block < BLOCKS / 2).then_some(if block.is_multiple_of(4) { 2 } else { 1 })
 }
 
 fn of_c(block: u64) -> Option<u64> {
@@ -69,7 +69,7 @@ fn of_c(block: u64) -> Option<u64> {
 }
 
 fn of_a(block: u64) -> Option<u64> {
-    if block % 5 == 0 {
+    if block.is_multiple_of(5) {
         Some(3)
     } else {
         of_s2(block)
