@@ -5,6 +5,7 @@
 
 use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::bell::{Bell, LaneBell};
+use crate::check::Scrub;
 use crate::defrag::Spot;
 use crate::error::StoreError;
 use crate::format::{FormatError, SEGMENT_DATA_START, SegmentHeader, segment_file_name};
@@ -87,6 +88,10 @@ pub struct Core {
     pub defrag_bell: Bell,
     /// What it is to coalesce.
     pub spot: Spot,
+    /// The thread that checks what is stored.
+    pub scrub_bell: Bell,
+    /// How far that is.
+    pub scrub: Scrub,
     /// Threads that pack large writes.
     pub packers: Packers,
     /// Counters.
@@ -119,6 +124,8 @@ impl Core {
             maps_bell: Bell::default(),
             defrag_bell: Bell::default(),
             spot: Spot::new(0),
+            scrub_bell: Bell::default(),
+            scrub: Scrub::default(),
             packers: Packers::default(),
             counters: Counters::default(),
             checkpoint_log,

@@ -41,5 +41,6 @@ pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
     Allocated, BlockClient, Changed, Command, Created, Cut, Done, InitOptions, Lane, OnFull,
-    OpenConfig, SnapshotInfo, Store, StoreStatus, VDisk, VDiskSpec, VDiskStats,
+    OpenConfig, ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus, SnapshotInfo, Store, StoreStatus,
+    VDisk, VDiskSpec, VDiskStats,
 };

@@ -241,7 +241,7 @@ impl Compaction {
 }
 
 /// The layers whose maps may name what was written for `origin`: its last heir, and those that are being merged into that.
-fn owners(state: &State, origin: u32) -> Vec<u32> {
+pub fn owners(state: &State, origin: u32) -> Vec<u32> {
     let catalogue = &state.catalogue;
     let heir = catalogue.aliases.heir(origin);
     let merging = catalogue.aliases.under_way();

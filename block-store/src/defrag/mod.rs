@@ -9,6 +9,7 @@ mod dropped;
 mod relocate;
 mod spot;
 
+pub use compact::owners;
 pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Content, choose_victim};

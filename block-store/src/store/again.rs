@@ -53,8 +53,6 @@ impl Again {
 
     /// Requests of all vDisks that have completed.
     pub(super) fn requests(&self) -> u64 {
-        let vdisks = self.vdisks.read();
-        let stats = vdisks.values().map(|v| v.stats());
-        stats.map(|s| s.reads + s.writes + s.flushes).sum()
+        super::requests(&self.vdisks)
     }
 }

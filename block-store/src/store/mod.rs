@@ -8,6 +8,7 @@ mod config;
 mod lane;
 mod lifecycle;
 mod open;
+mod scrub;
 mod snapshots;
 mod status;
 mod threads;
@@ -22,6 +23,7 @@ pub use config::{
     InitOptions, MAX_VDISK, MIN_VDISK, OnFull, OpenConfig, VDiskSpec, check_name, check_size,
 };
 pub use lane::{Command, Done, Lane};
+pub use scrub::{ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus};
 pub use snapshots::{Created, Cut};
 pub use status::StoreStatus;
 pub use vdisk::{VDisk, VDiskStats};
@@ -51,6 +53,7 @@ pub struct Store {
     config: OpenConfig,
     created: u64,
     upkeep: Arc<Upkeep>,
+    scrubber: Arc<scrub::Scrubber>,
     vdisks: Arc<VDisks>,
     rules: RwLock<Arc<Rules>>,
     /// One change of the catalogue at a time.
@@ -59,6 +62,13 @@ pub struct Store {
     recovered: status::Recovery,
     /// Held for as long as the store is open; none in simulation.
     _lock: Option<Lock>,
+}
+
+/// Requests of all vDisks that have completed.
+fn requests(vdisks: &VDisks) -> u64 {
+    let vdisks = vdisks.read();
+    let stats = vdisks.values().map(|v| v.stats());
+    stats.map(|s| s.reads + s.writes + s.flushes).sum()
 }
 
 impl Store {

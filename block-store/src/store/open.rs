@@ -2,10 +2,12 @@
 
 use super::Store;
 use super::config::{InitOptions, OpenConfig};
+use super::scrub::Scrubber;
 use super::status::Recovery;
 use super::threads::Threads;
 use super::upkeep::Upkeep;
 use super::vdisk::VDisk;
+use crate::check::Scrub;
 use crate::checkpoint::{Checkpointer, SUPERBLOCK_FILE};
 use crate::compress::Rules;
 use crate::core::Core;
@@ -146,6 +148,7 @@ impl Store {
             applied_records: found.applied as u64,
             milliseconds: begun.elapsed().as_millis() as u64,
         };
+        let scrub = found.catalogue.scrub.take();
         let vdisks = found.catalogue.vdisks.iter().map(|row| {
             let own = row
                 .rules
@@ -177,6 +180,7 @@ impl Store {
         };
         let mut core = Core::new(disk, superblock.store, state, config.checkpoint_log);
         core.spot = Spot::new(config.coalesce_rate);
+        core.scrub = Scrub::of_json(scrub.as_deref());
         let old = superblock.buffer.clone();
         let created = superblock.created;
         let mut checkpointer = Checkpointer::new(superblock, place, file, chains);
@@ -207,13 +211,16 @@ impl Store {
             checkpointer: Mutex::new(checkpointer),
             low_space_percent: config.low_space_percent,
         };
+        let (upkeep, vdisks) = (Arc::new(upkeep), Arc::new(RwLock::new(vdisks)));
+        let scrubber = Scrubber::new(&upkeep, &vdisks, &config, created);
         Ok(Arc::new(Self {
             core,
             host,
             config,
             created,
-            upkeep: Arc::new(upkeep),
-            vdisks: Arc::new(RwLock::new(vdisks)),
+            upkeep,
+            scrubber: Arc::new(scrubber),
+            vdisks,
             rules: RwLock::new(rules),
             changing: Mutex::default(),
             threads: Threads::default(),

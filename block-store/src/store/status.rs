@@ -1,6 +1,7 @@
 //! What a store tells of itself.
 
 use super::Store;
+use super::scrub::ScrubBrief;
 use crate::alloc::Phase;
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -87,6 +88,8 @@ pub struct StoreStatus {
     pub meta_written_bytes: u64,
     /// Moved by compaction since start.
     pub relocated_bytes: u64,
+    /// How checking what is stored is getting on.
+    pub scrub: ScrubBrief,
     /// How the opening went.
     pub recovery: Recovery,
 }
@@ -95,6 +98,7 @@ impl Store {
     /// The state at this moment.
     pub fn status(&self) -> StoreStatus {
         let space = self.core.disk.space().ok();
+        let scrub = self.scrub_brief();
         let state = self.core.state.lock();
         let counters = &self.core.counters;
         let presence = state.presence.size();
@@ -132,6 +136,7 @@ impl Store {
             log_written_bytes: counters.log_bytes.load(Relaxed),
             meta_written_bytes: counters.meta_bytes.load(Relaxed),
             relocated_bytes: counters.relocated_bytes.load(Relaxed),
+            scrub,
             recovery: self.recovered.clone(),
         };
         let (mut live, mut total) = (0u64, 0u64);

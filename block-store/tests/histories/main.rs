@@ -51,6 +51,7 @@ fn crash_histories() {
         assert!(totals.deletions > 0, "{totals:?}");
         assert!(totals.snapshots > 0 && totals.forgotten > 0, "{totals:?}");
         assert!(totals.coalesced > 0, "{totals:?}");
+        assert!(totals.scrubbed > 0 && totals.passes > 0, "{totals:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod guest;
 mod requests;
+mod scrub;
 mod snapshots;
 
 use crate::between::{self, Phase};
@@ -44,6 +45,9 @@ pub struct Totals {
     pub forgotten: u64,
     /// Bytes that spot defragmentation has put together.
     pub coalesced: u64,
+    /// Extents verified by scrubbing, and passes that came to their end.
+    pub scrubbed: u64,
+    pub passes: u64,
     /// I/O errors ordered, and processes that ended because of one.
     pub faults: u64,
     pub failed: u64,
@@ -64,6 +68,8 @@ impl Totals {
         self.snapshots += o.snapshots;
         self.forgotten += o.forgotten;
         self.coalesced += o.coalesced;
+        self.scrubbed += o.scrubbed;
+        self.passes += o.passes;
         self.faults += o.faults;
         self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
@@ -403,6 +409,10 @@ impl History {
 
     /// One step, or what is to be done by others.
     fn step(&mut self) -> Option<Phase> {
+        if self.rng.random_bool(0.04) {
+            self.scrub();
+            return None;
+        }
         match self.rng.random_range(0..100) {
             0..52 => self.submit(),
             52 => return Some(Phase::Forget),
