@@ -184,6 +184,14 @@ fn compare(piece: &Piece, kind: Harm, online: &[Finding], offline: &[Finding], c
             .iter()
             .any(|f| also_online(&f) && f.segment == piece.segment());
         assert!(named || !lost, "{case}: {offline:#?}");
+        let file = |all: &[Finding]| {
+            let of_it = |f: &&Finding| f.kind == Kind::Segment && f.segment == piece.segment();
+            all.iter().filter(|f| f.damage).any(|f| of_it(&f))
+        };
+        assert!(
+            file(online) || !file(offline),
+            "{case}: {online:#?} {offline:#?}"
+        );
         return;
     }
     let places = |findings: &[Finding]| -> BTreeSet<Place> {
