@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const KEEP: Duration = Duration::from_secs(60);
 /// How often it is looked whether a pass is due.
 const LOOK: Duration = Duration::from_secs(60);
-/// Extents that are gathered before they are verified in order of place: 8 MiB of memory.
+/// Extents that are gathered before they are verified in order of place: 13 MiB of memory.
 const RECORDS: usize = 1 << 18;
 
 /// How a pass is to be made; what is left out is as the store was opened with.

@@ -2,6 +2,7 @@
 
 mod error;
 mod rules;
+mod scrub;
 mod snapshot;
 mod store;
 mod vdisk;
@@ -9,6 +10,9 @@ mod vdisk;
 pub use error::{ApiError, ErrorKind};
 pub use rules::{
     Class, Condition, ExplainRequest, ExplainedRule, Explanation, Rule, Rules, Treatment,
+};
+pub use scrub::{
+    Finding, ScrubBrief, ScrubChanged, ScrubOutcome, ScrubPass, ScrubStatus, StartScrub,
 };
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,

@@ -1,5 +1,6 @@
 //! The `firn` program against the control API in front of a real store.
 
+mod scrub;
 mod snapshots;
 
 use block_store::{InitOptions, OpenConfig, Store, VDisk};

@@ -12,6 +12,7 @@ const REST: u32 = 3;
 pub struct Pace {
     /// When what was read until now is paid for.
     due: Duration,
+    rate: u64,
 }
 
 impl Pace {
@@ -25,6 +26,10 @@ impl Pace {
         rate: u64,
         guests: bool,
     ) -> Duration {
+        if std::mem::replace(&mut self.rate, rate) != rate {
+            // What was read at another rate is not paid for at this one.
+            self.due = Duration::ZERO;
+        }
         let costs = match rate {
             0 => Duration::ZERO,
             _ => {
@@ -67,6 +72,14 @@ mod tests {
                 could += (read as f64 / rate as f64).max(took.as_secs_f64() * if guests { 4.0 } else { 1.0 });
             }
             prop_assert!(now.as_secs_f64() <= could + 1e-3, "{now:?} instead of {could}");
+        }
+
+        #[test]
+        fn another_rate_holds_at_once(bytes in 1u64 << 16..1 << 20, slow in 1u64..1000, fast in 1u64 << 24..1 << 30) {
+            let (mut pace, second) = (Pace::default(), Duration::from_secs(1));
+            prop_assert!(pace.rest(second, SLACK, bytes, slow, false) > 60 * second);
+            prop_assert!(pace.rest(2 * second, SLACK, bytes, fast, false) < second);
+            prop_assert_eq!(pace.rest(3 * second, SLACK, bytes, 0, false), Duration::ZERO);
         }
 
         #[test]

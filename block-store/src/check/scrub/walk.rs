@@ -83,6 +83,11 @@ impl Work {
         let mut wrong = Vec::new();
         match self.next {
             None => {
+                if self.batch.capacity() == 0 {
+                    let leaves = NODES * NODE_SLOTS;
+                    self.batch
+                        .reserve_exact(self.records.saturating_add(leaves));
+                }
                 self.gather(core, pass, &mut results, &mut wrong);
                 if self.ended || self.batch.len() >= self.records {
                     self.batch
@@ -99,7 +104,10 @@ impl Work {
             }
         }
         if self.next.is_some_and(|next| next >= self.batch.len()) {
-            self.batch.clear();
+            match self.ended {
+                true => self.batch = Vec::new(),
+                false => self.batch.clear(),
+            }
             self.next = None;
             results.ended = self.ended;
             let (layer, block) = (self.layer, self.block);

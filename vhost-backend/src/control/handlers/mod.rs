@@ -3,6 +3,7 @@
 pub(super) mod data;
 pub(super) mod imports;
 pub(super) mod rules;
+pub(super) mod scrub;
 pub(super) mod snapshots;
 pub(super) mod store;
 pub(super) mod vdisks;
