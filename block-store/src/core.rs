@@ -5,6 +5,7 @@
 
 use crate::alloc::{Content, Phase, RESERVED, Segment};
 use crate::bell::{Bell, LaneBell};
+use crate::check::Scrub;
 use crate::counters::Counters;
 use crate::defrag::Spot;
 use crate::error::StoreError;
@@ -73,6 +74,10 @@ pub struct Core {
     pub schedule_bell: Bell,
     /// What it is to coalesce.
     pub spot: Spot,
+    /// The thread that checks what is stored.
+    pub scrub_bell: Bell,
+    /// How far that is.
+    pub scrub: Scrub,
     /// Threads that pack large writes.
     pub packers: Packers,
     /// Counters.
@@ -110,6 +115,8 @@ impl Core {
             defrag_bell: Bell::default(),
             schedule_bell: Bell::default(),
             spot: Spot::new(0),
+            scrub_bell: Bell::default(),
+            scrub: Scrub::default(),
             packers: Packers::default(),
             counters,
             checkpoint_log,

@@ -44,5 +44,6 @@ pub use payload::{Payload, PayloadError};
 pub use store::{
     Allocated, BlockClient, Changed, Command, Created, Cut, Done, Fate, InitOptions, Lane,
     MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, ScheduleInfo, ScheduleSpec, ScheduledCuts,
-    SnapshotInfo, Store, StoreStats, StoreStatus, Tended, VDisk, VDiskSpec, VDiskStats,
+    ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus, SnapshotInfo, Store, StoreStats, StoreStatus,
+    Tended, VDisk, VDiskSpec, VDiskStats,
 };

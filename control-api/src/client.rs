@@ -162,6 +162,24 @@ impl Client {
         self.get("/v1/store").await
     }
 
+    /// How checking what is stored is getting on.
+    pub async fn scrub(&mut self) -> Result<ScrubStatus, ClientError> {
+        self.get("/v1/scrub").await
+    }
+
+    /// Begins to check everything that is stored, or goes on with what was begun.
+    pub async fn start_scrub(&mut self, request: &StartScrub) -> Result<ScrubChanged, ClientError> {
+        self.send(Method::POST, "/v1/scrub", request).await
+    }
+
+    /// Stops checking; it can go on later.
+    pub async fn stop_scrub(&mut self) -> Result<ScrubChanged, ClientError> {
+        let body = self
+            .request(Method::DELETE, "/v1/scrub", Bytes::new(), "")
+            .await?;
+        self.decode(&body)
+    }
+
     /// The store's rules, or those that hold for a vDisk.
     pub async fn rules(&mut self, vdisk: Option<&str>) -> Result<Rules, ClientError> {
         self.get(&rules_path(vdisk)?).await

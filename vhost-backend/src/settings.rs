@@ -1,6 +1,7 @@
 //! What the command line says, and what it comes to.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use block_store::{OnFull, OpenConfig};
 
@@ -26,6 +27,13 @@ pub struct Args {
     /// What guests get when the store is full: their writes wait, or fail.
     #[arg(long, value_name = "WHAT", value_enum, default_value = "stall")]
     pub on_full: Full,
+    /// Days after which everything that is stored is read and verified again, in the background; 0: only when told to
+    /// (`firn store scrub start`).
+    #[arg(long, value_name = "DAYS", value_parser = days, default_value = "30")]
+    pub scrub_every: Duration,
+    /// Bytes a second that this reads at most: a number, or one with K, M or G (binary).
+    #[arg(long, value_name = "RATE", value_parser = rate, default_value = "64M")]
+    pub scrub_rate: u64,
     /// Open the store although the write buffer with acknowledged writes is missing. LOSES what was in it.
     #[arg(long)]
     pub discard_write_buffer: bool,
@@ -81,6 +89,8 @@ impl Args {
             Full::Stall => OnFull::Stall,
             Full::Error => OnFull::Error,
         };
+        store.scrub_every = Some(self.scrub_every).filter(|every| !every.is_zero());
+        store.scrub_rate = self.scrub_rate;
         store.discard_write_buffer = self.discard_write_buffer;
         store.accept_log_damage = self.accept_log_damage;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -94,6 +104,27 @@ impl Args {
             workers: self.workers.map_or(cores, usize::from),
         })
     }
+}
+
+/// `30` or `30d`.
+fn days(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').unwrap_or(text).parse::<u16>();
+    let days = days.map_err(|_| format!("{text:?} is not a number of days, like 30"))?;
+    Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+/// `1000000` or `64M`.
+fn rate(text: &str) -> Result<u64, String> {
+    let usage = || format!("{text:?} is not a rate in bytes a second, like 64M");
+    let (number, shift) = match text.as_bytes().last() {
+        Some(b'K') => (text.strip_suffix('K'), 10),
+        Some(b'M') => (text.strip_suffix('M'), 20),
+        Some(b'G') => (text.strip_suffix('G'), 30),
+        _ => (Some(text), 0),
+    };
+    let number = number.and_then(|n| n.parse::<u64>().ok());
+    let rate = number.and_then(|n| n.checked_mul(1 << shift));
+    rate.filter(|rate| *rate > 0).ok_or_else(usage)
 }
 
 fn group_id(group: String) -> Result<u32, SettingsError> {
@@ -134,6 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn how_often_and_how_fast_to_scrub() {
+        let parse = |more: &[&str]| {
+            let args = [&["x", "--store", "/s"], more].concat();
+            Args::try_parse_from(args).map(|args| args.resolve().unwrap().store)
+        };
+        let store = parse(&["--scrub-every", "7d", "--scrub-rate", "3K"]).unwrap();
+        let week = Some(Duration::from_secs(7 * 86_400));
+        assert_eq!((store.scrub_every, store.scrub_rate), (week, 3072));
+        let store = parse(&["--scrub-every", "0", "--scrub-rate", "17"]).unwrap();
+        assert_eq!((store.scrub_every, store.scrub_rate), (None, 17));
+        for odd in ["", "d", "-1", "x", "99999999", "1.5"] {
+            assert!(parse(&["--scrub-every", odd]).is_err(), "{odd}");
+        }
+        for odd in ["", "M", "0", "-1", "64X", "é", "99999999999999G"] {
+            assert!(parse(&["--scrub-rate", odd]).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_understood() {
         let args = [
             "x",
@@ -149,6 +199,11 @@ mod tests {
         let settings = Args::try_parse_from(args).unwrap().resolve().unwrap();
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.store.on_full, OnFull::Error);
+        assert_eq!(
+            settings.store.scrub_every,
+            Some(Duration::from_secs(2_592_000))
+        );
+        assert_eq!(settings.store.scrub_rate, 64 << 20);
         assert_eq!(settings.sockets.run, PathBuf::from("/r"));
         assert!(Args::try_parse_from(["x", "--store", "/s", "--workers", "0"]).is_err());
         assert!(Args::try_parse_from(["x"]).is_err());

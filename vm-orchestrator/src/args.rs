@@ -23,10 +23,14 @@ Exit codes:
   130  interrupted";
 
 const CHECK_CODES: &str = "\
+A store that is being served is checked by its backend, as fast as guests leave it time; when this command is interrupted, \
+the check goes on there (firn store scrub status, firn store scrub stop). Without a backend the directory is read here, \
+log and live counts too.
+
 Exit codes:
   0    no damage
   1    damage was found
-  2    it could not be checked: a backend has it open, it is no store, it can't be read
+  2    it could not be checked: it is no store, it can't be read, another backend has it open
   130  interrupted";
 
 const PROMOTE: &str = "\
@@ -35,6 +39,10 @@ and guests go on.";
 const FLATTEN: &str = "\
 What the clone shares with others is copied to it, beside guests; it goes on after a restart of the backend, and when \
 this command is interrupted. Afterwards the snapshot that it was cloned from can be deleted.";
+const SCRUB: &str = "\
+A scrub reads and verifies everything that vDisks and snapshots hold while guests go on. It finds what rots where nobody reads, \
+and repairs nothing. By itself the backend does it every 30 days (firn-vhost-backend --scrub-every).";
+
 const REVERT: &str = "\
 Nobody may be attached. Snapshots that are younger than the one gone back to stay. What the vDisk is now is \
 kept with --keep, or lost with --discard; without either nothing is done.";
@@ -106,9 +114,37 @@ pub enum StoreCommand {
     Status,
     /// How data lies and what keeping it costs: fragmentation, space by layer and temperature, write amplification
     Stats(StoreStatsArgs),
-    /// Look a store over for damage while no backend serves it; nothing is written
+    /// Look a store over for damage, served or not, and wait for the result; nothing is repaired
     #[command(after_help = CHECK_CODES)]
     Check(CheckArgs),
+    /// Check what is stored in the background
+    #[command(subcommand, after_help = SCRUB)]
+    Scrub(ScrubCommand),
+}
+
+/// `firn store scrub`.
+#[derive(Debug, Subcommand)]
+pub enum ScrubCommand {
+    /// Begin a scrub, or go on with one that was stopped
+    Start(ScrubStartArgs),
+    /// How far it is, and what was found
+    Status,
+    /// Stop a scrub; `start` goes on from there
+    Stop,
+}
+
+/// `firn store scrub start`.
+#[derive(Debug, clap::Args)]
+pub struct ScrubStartArgs {
+    /// Bytes a second that it reads at most, like 64M; 0: as many as guests leave [default: the backend's --scrub-rate]
+    #[arg(long, value_parser = parse_bytes)]
+    pub rate: Option<u64>,
+    /// Decompress every extent too, and don't only verify its checksums
+    #[arg(long)]
+    pub decode: bool,
+    /// Begin anew, also if there is a scrub that could go on
+    #[arg(long)]
+    pub again: bool,
 }
 
 /// `firn store init`.
@@ -136,12 +172,15 @@ pub struct StoreStatsArgs {
 /// `firn store check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The store's directory
+    /// The store's directory [default: the store of the backend that answers on the control socket]
     #[arg(value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Decompress every extent too, and don't only verify its checksums
     #[arg(long)]
     pub decode: bool,
+    /// Where a scrub is under way: begin anew, instead of waiting for its end
+    #[arg(long)]
+    pub again: bool,
 }
 
 /// `firn vdisk`.

@@ -140,6 +140,11 @@ impl Segments {
         self.by_id.iter().map(|(id, s)| (*id, s))
     }
 
+    /// Those from this number on.
+    pub fn from(&self, id: u32) -> impl Iterator<Item = (u32, &Segment)> {
+        self.by_id.range(id..).map(|(id, s)| (*id, s))
+    }
+
     /// Takes a segment in; a spare one is at once ready for use.
     pub fn insert(&mut self, id: u32, segment: Segment) {
         self.in_making.retain(|g| *g != segment.generation);
@@ -300,17 +305,23 @@ impl Segments {
 
     /// The rows that a checkpoint writes.
     pub fn rows(&self) -> Vec<SegmentRow> {
-        let row = |(id, s): (u32, &Segment)| SegmentRow {
+        self.iter().map(|(id, s)| s.row(id)).collect()
+    }
+}
+
+impl Segment {
+    /// The row of it that a checkpoint would write now.
+    pub fn row(&self, id: u32) -> SegmentRow {
+        SegmentRow {
             id,
-            generation: s.generation,
-            used: s.used,
-            live: s.live,
-            total: s.total,
-            open: s.phase != Phase::Sealed,
-            meta: s.content == Content::Meta,
-            settled: s.settled,
-            temperature: s.temperature,
-        };
-        self.iter().map(row).collect()
+            generation: self.generation,
+            used: self.used,
+            live: self.live,
+            total: self.total,
+            open: self.phase != Phase::Sealed,
+            meta: self.content == Content::Meta,
+            settled: self.settled,
+            temperature: self.temperature,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::claims::{Batch, Claim, Owner, reaches_into};
 use super::finding::{Finding, Kind, Sink};
+use super::names::Names;
 use super::roots::Roots;
 use super::segments::{Place, Segments};
 use crate::format::{Location, MAX_STORED};
@@ -41,7 +42,7 @@ pub(super) fn verify(
             };
             if reaches_into(behind, offset) {
                 let what = format!("what lies at byte {last} reaches into this");
-                sink.add(concerning(overlap(what), at, claim, roots));
+                sink.add(concerning(overlap(what), at, claim, &roots.names));
             }
             (behind, last) = (at.end(), offset);
             let Owner::Extent { .. } = claim.owner else {
@@ -56,7 +57,7 @@ pub(super) fn verify(
                 )),
                 (Err(why), _) => {
                     // One finding for many blocks: where in the segment they were does not matter.
-                    let finding = concerning(unreadable(why.clone()), at, claim, roots);
+                    let finding = concerning(unreadable(why.clone()), at, claim, &roots.names);
                     sink.add(Finding {
                         offset: None,
                         ..finding
@@ -67,7 +68,7 @@ pub(super) fn verify(
             };
             match checked {
                 Ok(()) => sink.report.extents += 1,
-                Err(why) => sink.add(concerning(unreadable(why), at, claim, roots)),
+                Err(why) => sink.add(concerning(unreadable(why), at, claim, &roots.names)),
             }
         }
         sink.advance(opened.map_or(0, |(place, _)| {
@@ -86,25 +87,9 @@ fn one(
     roots: &Roots,
     decoder: Option<&mut Decoder>,
 ) -> Result<(), String> {
-    let Owner::Extent { layer, first } = claim.owner else {
-        return Ok(());
-    };
     if at.len as usize > MAX_STORED {
-        return Err(format!(
-            "the map says {} bytes, more than an extent has",
-            at.len
-        ));
+        return Err(too_long(at));
     }
-    let wanted = 32 - claim.blocks.leading_zeros();
-    let run = Run {
-        first,
-        blocks: wanted.into(),
-        layer,
-        at,
-        index: 0,
-        generation: place.generation,
-        source: Source::Zero,
-    };
     let mut is_heir = |origin, layer| roots.is_heir(origin, layer);
     let alone;
     let stored = match window.get(at.offset, at.len as usize) {
@@ -118,16 +103,49 @@ fn one(
     let stored = stored
         .get(..at.len as usize)
         .ok_or("the file ends before it does")?;
-    verify_extent(&run, stored, wanted as usize, &mut is_heir)?;
+    sound(stored, place.generation, at, claim, &mut is_heir, decoder)
+}
+
+/// Why an extent can't be what a map says.
+fn too_long(at: Location) -> String {
+    format!("the map says {} bytes, more than an extent has", at.len)
+}
+
+/// Whether these bytes are what the claim says, as a read of all its named blocks would see it.
+pub(super) fn sound(
+    stored: &[u8],
+    generation: u64,
+    at: Location,
+    claim: &Claim,
+    is_heir: &mut dyn FnMut(u32, u32) -> bool,
+    decoder: Option<&mut Decoder>,
+) -> Result<(), String> {
+    let Owner::Extent { layer, first } = claim.owner else {
+        return Ok(());
+    };
+    if at.len as usize > MAX_STORED {
+        return Err(too_long(at));
+    }
+    let wanted = 32 - claim.blocks.leading_zeros();
+    let run = Run {
+        first,
+        blocks: wanted.into(),
+        layer,
+        at,
+        index: 0,
+        generation,
+        source: Source::Zero,
+    };
+    verify_extent(&run, stored, wanted as usize, is_heir)?;
     if let Some(decoder) = decoder {
         decoder
-            .decode(&run, stored, &mut is_heir)
+            .decode(&run, stored, is_heir)
             .map_err(|fault| fault.why)?;
     }
     Ok(())
 }
 
-fn read_alone(file: &dyn DiskFile, at: Location) -> std::io::Result<AlignedBuf> {
+pub(super) fn read_alone(file: &dyn DiskFile, at: Location) -> std::io::Result<AlignedBuf> {
     let page = PAGE as u32;
     let from = at.offset / page * page;
     let mut pages = AlignedBuf::zeroed((at.end().next_multiple_of(page) - from) as usize)?;
@@ -135,7 +153,7 @@ fn read_alone(file: &dyn DiskFile, at: Location) -> std::io::Result<AlignedBuf> 
     Ok(pages)
 }
 
-fn unreadable(why: String) -> Finding {
+pub(super) fn unreadable(why: String) -> Finding {
     let way_out = "these blocks read as I/O errors: write them anew from within the guest, or restore them; check the disk";
     Finding::new(Kind::Extent, why, way_out)
 }
@@ -146,18 +164,13 @@ fn overlap(what: String) -> Finding {
 }
 
 /// Names place, vDisk and blocks.
-fn concerning(finding: Finding, at: Location, claim: &Claim, roots: &Roots) -> Finding {
+pub(super) fn concerning(finding: Finding, at: Location, claim: &Claim, names: &Names) -> Finding {
     let finding = finding.in_segment(at.segment).at(at.offset);
     match claim.owner {
         Owner::Extent { layer, first } => {
             let skip = claim.blocks.trailing_zeros();
             let blocks = 32 - claim.blocks.leading_zeros() - skip;
-            finding.of(
-                roots.vdisk(layer),
-                layer,
-                first + u64::from(skip),
-                blocks.into(),
-            )
+            finding.of(names, layer, first + u64::from(skip), blocks.into())
         }
         _ => finding,
     }

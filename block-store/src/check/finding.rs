@@ -1,13 +1,17 @@
 //! Findings: what is wrong, where, for whom, and the way out.
 
-use serde::Serialize;
+use super::names::Names;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Findings that a report keeps; the others are only counted (and told to the [`Watch`]).
 pub const MAX_KEPT: usize = 10_000;
 
+/// Findings that a pass over an open store keeps; the others are only counted.
+pub(super) const MAX_SCRUB_KEPT: usize = 256;
+
 /// What kind of thing is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Kind {
@@ -36,7 +40,7 @@ pub enum Kind {
 }
 
 /// One thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind of thing.
     pub kind: Kind,
@@ -48,6 +52,9 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// Name of the vDisk whose data it concerns.
     pub vdisk: Option<String>,
+    /// Name of the snapshot, where it is one's own data.
+    #[serde(default)]
+    pub snapshot: Option<String>,
     /// Number of the layer.
     pub layer: Option<u32>,
     /// First block (4 KiB) of the vDisk that is affected.
@@ -69,6 +76,7 @@ impl Finding {
             segment: None,
             offset: None,
             vdisk: None,
+            snapshot: None,
             layer: None,
             first_block: None,
             blocks: None,
@@ -93,8 +101,9 @@ impl Finding {
         self
     }
 
-    pub(super) fn of(mut self, vdisk: Option<&str>, layer: u32, first: u64, blocks: u64) -> Self {
-        self.vdisk = vdisk.map(str::to_owned);
+    pub(super) fn of(mut self, names: &Names, layer: u32, first: u64, blocks: u64) -> Self {
+        self.vdisk = names.vdisk(layer).map(str::to_owned);
+        self.snapshot = names.snapshot(layer).map(str::to_owned);
         self.layer = Some(layer);
         self.first_block = Some(first);
         self.blocks = Some(blocks);
@@ -119,9 +128,9 @@ impl Finding {
     }
 }
 
-/// Two lines: where and what; the way out.
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Finding {
+    /// Where and what.
+    fn what_where(&self) -> String {
         let mut place = Vec::new();
         match self.segment {
             Some(segment) => place.push(format!("segment {segment:x}")),
@@ -136,6 +145,9 @@ impl fmt::Display for Finding {
             (None, Some(layer)) => place.push(format!("layer {layer} (of no vDisk)")),
             (None, None) => {}
         }
+        if let Some(snapshot) = &self.snapshot {
+            place.push(format!("snapshot {snapshot}"));
+        }
         if let (Some(first), Some(blocks)) = (self.first_block, self.blocks) {
             place.push(match blocks {
                 1 => format!("block {first}"),
@@ -144,10 +156,21 @@ impl fmt::Display for Finding {
         }
         let weight = if self.damage { "DAMAGE" } else { "note  " };
         match place.is_empty() {
-            true => write!(f, "{weight}  {}", self.what)?,
-            false => write!(f, "{weight}  {}: {}", place.join(", "), self.what)?,
+            true => format!("{weight}  {}", self.what),
+            false => format!("{weight}  {}: {}", place.join(", "), self.what),
         }
-        write!(f, "\n        -> {}", self.way_out)
+    }
+
+    /// All of it in one line, for the log.
+    pub fn line(&self) -> String {
+        format!("{} -> {}", self.what_where(), self.way_out)
+    }
+}
+
+/// Two lines: where and what; the way out.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n        -> {}", self.what_where(), self.way_out)
     }
 }
 
@@ -197,7 +220,7 @@ pub struct Report {
 
 /// Where findings and progress go.
 pub(super) struct Sink<'a> {
-    watch: &'a mut dyn Watch,
+    watch: Option<&'a mut dyn Watch>,
     pub(super) report: Report,
     pending: Option<Finding>,
     done: u64,
@@ -207,7 +230,15 @@ pub(super) struct Sink<'a> {
 impl<'a> Sink<'a> {
     pub(super) fn new(watch: &'a mut dyn Watch) -> Self {
         Self {
-            watch,
+            watch: Some(watch),
+            ..Self::quiet()
+        }
+    }
+
+    /// Nobody watches.
+    pub(super) fn quiet() -> Self {
+        Self {
+            watch: None,
             report: Report::default(),
             pending: None,
             done: 0,
@@ -229,7 +260,9 @@ impl<'a> Sink<'a> {
         let Some(finding) = self.pending.take() else {
             return;
         };
-        self.watch.found(&finding);
+        if let Some(watch) = &mut self.watch {
+            watch.found(&finding);
+        }
         match finding.damage {
             true => self.report.damage += 1,
             false => self.report.notes += 1,
@@ -246,7 +279,9 @@ impl<'a> Sink<'a> {
     /// So many bytes more are done.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.done = self.done.saturating_add(bytes).min(self.total);
-        self.watch.progress(self.done, self.total);
+        if let Some(watch) = &mut self.watch {
+            watch.progress(self.done, self.total);
+        }
     }
 
     pub(super) fn done_all(&mut self) {
@@ -254,7 +289,9 @@ impl<'a> Sink<'a> {
     }
 
     pub(super) fn stopped(&mut self) -> bool {
-        self.report.stopped |= !self.watch.go_on();
+        if let Some(watch) = &mut self.watch {
+            self.report.stopped |= !watch.go_on();
+        }
         self.report.stopped
     }
 

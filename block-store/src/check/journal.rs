@@ -87,7 +87,7 @@ fn damaged_record(roots: &Roots, header: &RecordHeader) -> Finding {
     }
     let way_out = "these blocks read as I/O errors: write them anew from within the guest, or restore them; check the disk";
     let (layer, first, count) = (header.layer, header.first, header.count);
-    Finding::new(Kind::Extent, WHAT, way_out).of(roots.vdisk(layer), layer, first, count)
+    Finding::new(Kind::Extent, WHAT, way_out).of(&roots.names, layer, first, count)
 }
 
 fn scan_one(segments: &mut Segments<'_>, id: u32, from: u32) -> Result<Scan, String> {

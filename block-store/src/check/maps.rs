@@ -2,6 +2,7 @@
 
 use super::claims::{Batch, Claim, Owner};
 use super::finding::{Finding, Kind, Sink};
+use super::names::Names;
 use super::roots::Roots;
 use super::segments::Segments;
 use crate::format::{Entry, Location, NODE_SLOTS};
@@ -125,8 +126,7 @@ impl<'a, 'd, 's> Walk<'a, 'd, 's> {
         }
         let block = leaf.number() * NODE_SLOTS as u64 + n;
         let Some(first) = block.checked_sub(u64::from(index)) else {
-            let what = "the map names a block before the extent's first";
-            return self.bad_block(leaf.layer(), block, at, what.into());
+            return self.bad_block(leaf.layer(), block, at, BEFORE_FIRST.into());
         };
         let owner = Owner::Extent {
             layer: leaf.layer(),
@@ -159,11 +159,11 @@ impl<'a, 'd, 's> Walk<'a, 'd, 's> {
             .at(at.offset);
         self.sink.add(match (claim.owner, node) {
             (Owner::Extent { layer, first }, _) => {
-                let vdisk = self.roots.vdisk(layer);
+                let names = &self.roots.names;
                 let (skip, blocks) = (claim.blocks.trailing_zeros(), claim.blocks.count_ones());
-                finding.of(vdisk, layer, first + u64::from(skip), blocks.into())
+                finding.of(names, layer, first + u64::from(skip), blocks.into())
             }
-            (_, Some(key)) => concerns(finding, self.roots, key),
+            (_, Some(key)) => concerns(finding, &self.roots.names, key),
             _ => finding,
         });
     }
@@ -173,38 +173,56 @@ impl<'a, 'd, 's> Walk<'a, 'd, 's> {
         if !self.first {
             return;
         }
-        let way_out =
-            "these blocks read as I/O errors: restore them, or copy the rest to a new vDisk";
-        let mut finding = Finding::new(Kind::Node, why, way_out);
-        if let Some(at) = at {
-            finding = finding.in_segment(at.segment).at(at.offset);
-        }
-        self.sink.add(concerns(finding, self.roots, key));
+        self.sink.add(unreadable(key, at, why, &self.roots.names));
     }
 
     fn bad_block(&mut self, layer: u32, block: u64, at: Location, what: String) {
         if self.first {
-            let way_out = "this block reads as an I/O error: write it anew from within the guest, or restore it";
-            let finding = Finding::new(Kind::Extent, what, way_out)
-                .in_segment(at.segment)
-                .at(at.offset)
-                .of(self.roots.vdisk(layer), layer, block, 1);
-            self.sink.add(finding);
+            let names = &self.roots.names;
+            self.sink.add(impossible(layer, block, at, what, names));
         }
     }
 }
 
+pub(super) const BEFORE_FIRST: &str = "the map names a block before the extent's first";
+
+/// An entry that no extent can be right for.
+pub(super) fn impossible(
+    layer: u32,
+    block: u64,
+    at: Location,
+    what: String,
+    names: &Names,
+) -> Finding {
+    let way_out =
+        "this block reads as an I/O error: write it anew from within the guest, or restore it";
+    Finding::new(Kind::Extent, what, way_out)
+        .in_segment(at.segment)
+        .at(at.offset)
+        .of(names, layer, block, 1)
+}
+
+/// A node that can't be read, and the blocks that it stands for.
+pub(super) fn unreadable(
+    key: NodeKey,
+    at: Option<Location>,
+    why: String,
+    names: &Names,
+) -> Finding {
+    let way_out = "these blocks read as I/O errors: restore them, or copy the rest to a new vDisk";
+    let mut finding = Finding::new(Kind::Node, why, way_out);
+    if let Some(at) = at {
+        finding = finding.in_segment(at.segment).at(at.offset);
+    }
+    concerns(finding, names, key)
+}
+
 /// The blocks that a node stands for.
-fn concerns(finding: Finding, roots: &Roots, key: NodeKey) -> Finding {
+fn concerns(finding: Finding, names: &Names, key: NodeKey) -> Finding {
     let covers = NodeKey::blocks_per_slot(key.level()) * NODE_SLOTS as u64;
     let first = key.number() * covers;
     let layer = key.layer();
-    finding.of(
-        roots.vdisk(layer),
-        layer,
-        first,
-        roots.clip(layer, first, covers),
-    )
+    finding.of(names, layer, first, names.clip(layer, first, covers))
 }
 
 fn named(owner: Owner) -> String {

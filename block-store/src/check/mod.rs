@@ -13,12 +13,15 @@ mod extents;
 mod finding;
 mod journal;
 mod maps;
+mod names;
 mod offline;
 mod roots;
+mod scrub;
 mod segments;
 
 pub use finding::{Finding, Kind, MAX_KEPT, Report, Watch};
 pub use offline::check_directory;
+pub use scrub::{Begun, Pace, Pass, Passes, Scrub, Stage, Stepped, Tally, Wanted, Work, step};
 
 use crate::error::StoreError;
 use crate::io::Disk;
@@ -55,7 +58,7 @@ pub fn check(
     let Some(superblock) = roots::superblock(disk, &mut sink)? else {
         return Ok(sink.finish());
     };
-    let mut roots = roots::read(disk, &superblock, &mut sink);
+    let mut roots = roots::read(disk, &superblock, roots::RESTORE, &mut sink);
     let mut segments = segments::survey(disk, &superblock, &roots, &mut sink)?;
     journal::examine(&superblock, &mut roots, &mut segments, &mut sink);
     let mut from = 0;

@@ -1,16 +1,17 @@
 //! What everything hangs from: superblocks, segment table, catalogue.
 
 use super::finding::{Finding, Kind, Sink};
+use super::names::Names;
 use crate::checkpoint::{SUPERBLOCK_FILE, read_catalogue, read_table};
 use crate::error::StoreError;
 use crate::format::{
     Catalogue, CutRow, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, newest,
 };
 use crate::io::{AlignedBuf, Disk};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 
-const RESTORE: &str = "restore the store from a replica or backup";
+pub(super) const RESTORE: &str = "restore the store from a replica or backup";
 
 /// The superblock that counts. `None`: neither does, and nothing more can be looked at.
 pub(super) fn superblock(
@@ -19,8 +20,7 @@ pub(super) fn superblock(
 ) -> Result<Option<Superblock>, StoreError> {
     let mut both = Vec::new();
     let mut bad = Vec::new();
-    for (n, page) in read_pages(disk)?.into_iter().enumerate() {
-        let offset = (n * SUPERBLOCK_SIZE) as u64;
+    for (offset, page) in OFFSETS.into_iter().zip(read_pages(disk)?) {
         match page {
             Ok(page) => {
                 if let Err(error) = Superblock::decode(&page) {
@@ -42,7 +42,9 @@ pub(super) fn superblock(
         Err(_) => None,
     };
     let way_out = match best {
-        Some(_) => "the next start of the backend heals it from the other one; check the disk",
+        Some(_) => {
+            "the next checkpoint, or start of the backend, heals it from the other one; check the disk"
+        }
         None => RESTORE,
     };
     for (offset, why) in bad {
@@ -61,8 +63,11 @@ pub(super) fn superblock(
     Ok(best)
 }
 
+/// Where the two are.
+pub(super) const OFFSETS: [u64; 2] = [0, SUPERBLOCK_SIZE as u64];
+
 /// Both pages, or why not.
-fn read_pages(disk: &dyn Disk) -> Result<[Result<AlignedBuf, String>; 2], StoreError> {
+pub(super) fn read_pages(disk: &dyn Disk) -> Result<[Result<AlignedBuf, String>; 2], StoreError> {
     let file = match disk.open(SUPERBLOCK_FILE) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -74,7 +79,7 @@ fn read_pages(disk: &dyn Disk) -> Result<[Result<AlignedBuf, String>; 2], StoreE
         let mut page = AlignedBuf::zeroed(SUPERBLOCK_SIZE)?;
         file.read_at(&mut page, offset).map(|()| page)
     };
-    Ok([0, SUPERBLOCK_SIZE as u64].map(|at| read(at).map_err(|e| format!("can't be read: {e}"))))
+    Ok(OFFSETS.map(|at| read(at).map_err(|e| format!("can't be read: {e}"))))
 }
 
 /// Table and catalogue, as far as they can be read.
@@ -84,30 +89,16 @@ pub(super) struct Roots {
     pub catalogue: Option<Catalogue>,
     /// Where the pieces of both lie.
     pub pieces: Vec<Location>,
-    /// The vDisk that reads a layer: the first one, of several.
-    vdisks: HashMap<u32, (String, u64)>,
+    /// Who reads which layer.
+    pub names: Names,
 }
 
 impl Roots {
-    /// Name of the vDisk that reads a layer.
-    pub(super) fn vdisk(&self, layer: u32) -> Option<&str> {
-        self.vdisks.get(&layer).map(|(name, _)| name.as_str())
-    }
-
-    /// A cut that the catalogue does not know yet: the vDisk reads this layer too.
+    /// A cut that the catalogue does not know yet.
     pub(super) fn learn(&mut self, row: &CutRow) {
-        let vdisks = self.catalogue.iter().flat_map(|c| &c.vdisks);
-        if let Some(vdisk) = vdisks.into_iter().find(|v| v.id == row.vdisk) {
-            let blocks = vdisk.size.div_ceil(crate::format::BLOCK as u64);
-            let name = vdisk.name.clone();
-            self.vdisks.entry(row.layer).or_insert((name, blocks));
+        if let Some(catalogue) = &self.catalogue {
+            self.names.learn(catalogue, row);
         }
-    }
-
-    /// Blocks of a node's range that the vDisk has.
-    pub(super) fn clip(&self, layer: u32, first: u64, blocks: u64) -> u64 {
-        let end = self.vdisks.get(&layer).map_or(u64::MAX, |(_, end)| *end);
-        blocks.min(end.saturating_sub(first)).max(1)
     }
 
     /// Whether data of one layer may be read as another's.
@@ -120,14 +111,33 @@ impl Roots {
     }
 }
 
-/// Reads both; what can't be read is a finding each.
-pub(super) fn read(disk: &dyn Disk, superblock: &Superblock, sink: &mut Sink<'_>) -> Roots {
+/// Reads both; what can't be read is a finding each, with this way out.
+pub(super) fn read(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    way_out: &str,
+    sink: &mut Sink<'_>,
+) -> Roots {
     let mut pieces = Vec::new();
     let table = read_table(disk, superblock, &mut pieces);
-    let table = kept(Kind::Table, "the segment table", table, &pieces, sink);
+    let table = kept(
+        Kind::Table,
+        "the segment table",
+        table,
+        &pieces,
+        way_out,
+        sink,
+    );
     let mut more = Vec::new();
     let catalogue = read_catalogue(disk, superblock, &mut more);
-    let catalogue = kept(Kind::Catalogue, "the catalogue", catalogue, &more, sink);
+    let catalogue = kept(
+        Kind::Catalogue,
+        "the catalogue",
+        catalogue,
+        &more,
+        way_out,
+        sink,
+    );
     pieces.append(&mut more);
     let mut rows = BTreeMap::new();
     for row in table.iter().flatten() {
@@ -138,7 +148,7 @@ pub(super) fn read(disk: &dyn Disk, superblock: &Superblock, sink: &mut Sink<'_>
     }
     Roots {
         rows: table.is_some().then_some(rows),
-        vdisks: catalogue.as_ref().map(owners).unwrap_or_default(),
+        names: catalogue.as_ref().map(Names::of).unwrap_or_default(),
         catalogue,
         pieces,
     }
@@ -149,30 +159,15 @@ fn kept<T>(
     what: &str,
     read: Result<T, FormatError>,
     places: &[Location],
+    way_out: &str,
     sink: &mut Sink<'_>,
 ) -> Option<T> {
     read.map_err(|error| {
-        let mut finding = Finding::new(kind, format!("{what} can't be read: {error}"), RESTORE);
+        let mut finding = Finding::new(kind, format!("{what} can't be read: {error}"), way_out);
         if let Some(at) = places.last() {
             finding = finding.in_segment(at.segment).at(at.offset);
         }
         sink.add(finding);
     })
     .ok()
-}
-
-/// Which vDisk reads which layer, and how many blocks it has.
-fn owners(catalogue: &Catalogue) -> HashMap<u32, (String, u64)> {
-    let mut owners = HashMap::new();
-    for vdisk in &catalogue.vdisks {
-        let mut next = Some(vdisk.layer);
-        while let Some(layer) = next {
-            let blocks = vdisk.size.div_ceil(crate::format::BLOCK as u64);
-            owners
-                .entry(layer)
-                .or_insert_with(|| (vdisk.name.clone(), blocks));
-            next = catalogue.layers.get(&layer).and_then(|l| l.parent);
-        }
-    }
-    owners
 }

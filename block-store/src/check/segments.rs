@@ -7,6 +7,7 @@ use crate::format::{SEGMENT_DATA_START, SegmentRow, Superblock, segment_file_nam
 use crate::io::{Disk, DiskFile};
 use crate::recover::{Head, Standing, read_header, standing};
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 
 /// Files kept open at a time.
@@ -78,8 +79,7 @@ pub(super) fn survey<'a>(
                 segments.places.extend(place.map(|p| (id, p)));
             }
             Err(error) => {
-                let what = format!("its file can't be read: {error}");
-                sink.add(Finding::new(Kind::Segment, what, CHECK_DISK).in_segment(id));
+                sink.add(unreadable(&error).in_segment(id));
             }
         }
     }
@@ -113,20 +113,7 @@ fn judge(
     };
     match standing(row, head, superblock.next_segment_generation) {
         Standing::Named(row) => {
-            let why = match head {
-                Head::Valid(_) => None,
-                Head::Blank => Some("its header is blank".to_owned()),
-                Head::Damaged(error) => Some(error.to_string()),
-            };
-            if let Some(why) = why {
-                let way_out = "its records are verified without it; check the disk, and move the data away \
-                               (firn vdisk export) if more is found";
-                finding(Finding::new(Kind::SegmentHeader, why, way_out).at(0u32));
-            }
-            if len < u64::from(row.used) {
-                let what = format!("its file has {len} bytes, of {} in use", row.used);
-                finding(Finding::new(Kind::Segment, what, CHECK_DISK).at(len));
-            }
+            of_named(row, head, len).into_iter().for_each(&mut finding);
             let log = row.open.then_some(row.used.max(SEGMENT_DATA_START));
             place(row.generation, log)
         }
@@ -139,10 +126,7 @@ fn judge(
         }
         Standing::Orphan => match (row, head) {
             (Some(_), _) => {
-                let what = "another file stands in its place, of another generation";
-                let way_out =
-                    "put the right file back before the backend starts: it would remove this one";
-                finding(Finding::new(Kind::Segment, what, way_out));
+                finding(replaced());
                 None
             }
             // Without a table nobody can tell; what maps name can still be looked at.
@@ -156,17 +140,55 @@ fn judge(
     }
 }
 
+/// What is wrong with the file of a segment.
+pub(super) fn of_named(row: &SegmentRow, head: &Head, len: u64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let why = match head {
+        Head::Valid(_) => None,
+        Head::Blank => Some("its header is blank".to_owned()),
+        Head::Damaged(error) => Some(error.to_string()),
+    };
+    if let Some(why) = why {
+        let way_out = "its records are verified without it; check the disk, and move the data away \
+                       (firn vdisk export) if more is found";
+        findings.push(Finding::new(Kind::SegmentHeader, why, way_out).at(0u32));
+    }
+    if len < u64::from(row.used) {
+        let what = format!("its file has {len} bytes, of {} in use", row.used);
+        findings.push(Finding::new(Kind::Segment, what, CHECK_DISK).at(len));
+    }
+    findings
+}
+
+/// Its file is another one.
+pub(super) fn replaced() -> Finding {
+    let what = "another file stands in its place, of another generation";
+    let way_out = "put the right file back before the backend starts: it would remove this one";
+    Finding::new(Kind::Segment, what, way_out)
+}
+
+/// Its file can't be read.
+pub(super) fn unreadable(error: &io::Error) -> Finding {
+    let what = format!("its file can't be read: {error}");
+    Finding::new(Kind::Segment, what, CHECK_DISK)
+}
+
+/// Its file is not there.
+pub(super) fn gone(row: &SegmentRow, way_out: &str) -> Finding {
+    let what = format!(
+        "{} is missing; {} blocks or map nodes live in it",
+        segment_file_name(row.id),
+        row.live
+    );
+    Finding::new(Kind::Segment, what, way_out)
+}
+
 /// A row without a file is fine when nothing lives in it: a checkpoint unlinks what it has written off.
 fn missing(row: &SegmentRow, roots: &Roots, segments: &Segments<'_>, sink: &mut Sink<'_>) {
     let holds_pieces = roots.pieces.iter().any(|p| p.segment == row.id);
     if segments.places.contains_key(&row.id) || row.live == 0 && !row.open && !holds_pieces {
         return;
     }
-    let what = format!(
-        "{} is missing; {} blocks or map nodes live in it",
-        segment_file_name(row.id),
-        row.live
-    );
     let way_out = "put it back while the backend is stopped, or restore what was there";
-    sink.add(Finding::new(Kind::Segment, what, way_out).in_segment(row.id));
+    sink.add(gone(row, way_out).in_segment(row.id));
 }

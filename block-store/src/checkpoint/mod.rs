@@ -169,6 +169,7 @@ impl Checkpointer {
         image: &mut Image,
         written: &HashMap<NodeKey, u64>,
     ) -> Result<(Superblock, Vec<u32>), StoreError> {
+        image.catalogue.scrub = core.scrub.json();
         let catalogue = image
             .catalogue
             .encode()

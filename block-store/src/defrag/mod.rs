@@ -19,6 +19,7 @@ pub use compact::bytes_moved;
 pub use fragmentation::{Fragmentation, SPAN};
 pub use pace::Pace;
 pub use relocate::relocate;
+pub use source::owners;
 pub use spot::{Gather, Later, Pieces, Spot};
 
 use crate::alloc::{Appetite, Candidate, Content, Segments, Why, choose};

@@ -206,7 +206,7 @@ pub fn compacting(id: u32) -> impl FnOnce(io::Error) -> StoreError {
 }
 
 /// The layers whose maps may name what was written for `origin`: its last heir, and those that are being merged into that.
-fn owners(state: &State, origin: u32) -> Vec<u32> {
+pub fn owners(state: &State, origin: u32) -> Vec<u32> {
     let catalogue = &state.catalogue;
     let heir = catalogue.aliases.heir(origin);
     let merging = catalogue.aliases.under_way();

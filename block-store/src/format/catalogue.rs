@@ -121,6 +121,9 @@ pub struct Catalogue {
     pub dropped: Vec<Dropped>,
     /// The store's compression rules as JSON text; absent: the shipped ones.
     pub rules: Option<String>,
+    /// How far checking what is stored has got, and what it has found, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<String>,
 }
 
 impl Catalogue {

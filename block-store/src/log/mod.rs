@@ -290,6 +290,12 @@ impl Log {
         }
     }
 
+    /// Whether the file of a record may not have all of it yet.
+    pub fn is_buffered(&self, at: Location) -> bool {
+        let segment = self.segment(at.segment);
+        segment.is_some_and(|s| at.end() > s.drained)
+    }
+
     /// Bytes in full pages that wait to be drained.
     pub fn undrained(&self) -> usize {
         self.segments

@@ -1,6 +1,7 @@
 //! How a store is made and opened.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest vDisk in bytes: 64 TiB.
 pub const MAX_VDISK: u64 = 64 << 40;
@@ -58,6 +59,10 @@ pub struct OpenConfig {
     pub checkpoint_log: u64,
     /// Bytes of blocks a second that are put together where reads find them scattered, at most; 0: none.
     pub coalesce_rate: u64,
+    /// Bytes a second that checking what is stored reads at most, where nobody says another rate.
+    pub scrub_rate: u64,
+    /// How long after the beginning of the last check of what is stored the next one begins by itself.
+    pub scrub_every: Option<Duration>,
     /// What guests get when the store is full.
     pub on_full: OnFull,
     /// Free space of the filesystem, in percent, below which sparse segments are compacted and a warning is logged.
@@ -80,6 +85,8 @@ impl OpenConfig {
             write_buffer: 16 << 20,
             checkpoint_log: 256 << 20,
             coalesce_rate: 256 << 20,
+            scrub_rate: 64 << 20,
+            scrub_every: Some(Duration::from_secs(30 * 86_400)),
             on_full: OnFull::Stall,
             low_space_percent: 10,
             discard_write_buffer: false,

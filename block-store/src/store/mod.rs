@@ -12,6 +12,7 @@ mod lifecycle;
 mod open;
 mod prune;
 mod schedules;
+mod scrub;
 mod snapshots;
 mod stats;
 mod status;
@@ -32,6 +33,7 @@ pub use config::{
 pub use lane::{Command, Done, Lane};
 pub use prune::{Fate, Pruned};
 pub use schedules::{ScheduleInfo, ScheduleSpec};
+pub use scrub::{ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus};
 pub use snapshots::{Created, Cut};
 pub use stats::{
     CoalescingStats, CompactionStats, Layer, LayerKind, StoreStats, VDiskFragmentation, WriteStats,
@@ -67,6 +69,7 @@ pub struct Store {
     config: OpenConfig,
     created: u64,
     upkeep: Arc<Upkeep>,
+    scrubber: Arc<scrub::Scrubber>,
     vdisks: Arc<VDisks>,
     rules: RwLock<Arc<Rules>>,
     /// One change of the catalogue at a time.
@@ -76,6 +79,13 @@ pub struct Store {
     recovered: status::Recovery,
     /// Held for as long as the store is open; none in simulation.
     _lock: Option<Lock>,
+}
+
+/// Requests of all vDisks that have completed.
+fn requests(vdisks: &VDisks) -> u64 {
+    let vdisks = vdisks.read();
+    let stats = vdisks.values().map(|v| v.stats());
+    stats.map(|s| s.reads + s.writes + s.flushes).sum()
 }
 
 impl Store {

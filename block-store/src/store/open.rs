@@ -2,10 +2,12 @@
 
 use super::Store;
 use super::config::{InitOptions, OpenConfig};
+use super::scrub::Scrubber;
 use super::status::Recovery;
 use super::threads::Threads;
 use super::upkeep::Upkeep;
 use super::vdisk::VDisk;
+use crate::check::Scrub;
 use crate::checkpoint::{Checkpointer, SUPERBLOCK_FILE};
 use crate::compress::Rules;
 use crate::core::Core;
@@ -147,6 +149,7 @@ impl Store {
             applied_records: found.applied as u64,
             milliseconds: begun.elapsed().as_millis() as u64,
         };
+        let scrub = found.catalogue.scrub.take();
         let vdisks = found.catalogue.vdisks.iter().map(|row| {
             let own = row
                 .rules
@@ -179,6 +182,7 @@ impl Store {
         };
         let mut core = Core::new(disk, superblock.store, state, config.checkpoint_log);
         core.spot = Spot::new(config.coalesce_rate);
+        core.scrub = Scrub::of_json(scrub.as_deref());
         let old = superblock.buffer.clone();
         let created = superblock.created;
         let mut checkpointer = Checkpointer::new(superblock, place, file, chains);
@@ -214,12 +218,15 @@ impl Store {
             vdisks: Arc::clone(&vdisks),
             low_space_percent: config.low_space_percent,
         };
+        let upkeep = Arc::new(upkeep);
+        let scrubber = Scrubber::new(&upkeep, &vdisks, &config, created);
         Ok(Arc::new(Self {
             core,
             host,
             config,
             created,
-            upkeep: Arc::new(upkeep),
+            upkeep,
+            scrubber: Arc::new(scrubber),
             vdisks,
             rules: RwLock::new(rules),
             changing: Arc::default(),

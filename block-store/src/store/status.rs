@@ -1,6 +1,7 @@
 //! What a store tells of itself.
 
 use super::Store;
+use super::scrub::ScrubBrief;
 use crate::alloc::Phase;
 use crate::defrag::bytes_moved;
 use serde::Serialize;
@@ -92,6 +93,8 @@ pub struct StoreStatus {
     pub meta_written_bytes: u64,
     /// Moved by compaction since start.
     pub relocated_bytes: u64,
+    /// How checking what is stored is getting on.
+    pub scrub: ScrubBrief,
     /// How the opening went.
     pub recovery: Recovery,
 }
@@ -101,6 +104,7 @@ impl Store {
     pub fn status(&self) -> StoreStatus {
         let space = self.core.disk.space().ok();
         let schedules = self.count_schedules();
+        let scrub = self.scrub_brief();
         let state = self.core.state.lock();
         let counters = &self.core.counters;
         let presence = state.presence.size();
@@ -140,6 +144,7 @@ impl Store {
             log_written_bytes: counters.log_bytes.load(Relaxed),
             meta_written_bytes: counters.meta_bytes.load(Relaxed),
             relocated_bytes: bytes_moved(&self.core),
+            scrub,
             recovery: self.recovered.clone(),
         };
         let (mut live, mut total) = (0u64, 0u64);

@@ -52,6 +52,7 @@ impl Threads {
             &core.maps_bell,
             &core.defrag_bell,
             &core.schedule_bell,
+            &core.scrub_bell,
         ];
         for bell in core_bells {
             bell.ring();
@@ -197,6 +198,9 @@ impl Store {
                 core.schedule_bell.wait(wait);
             }
         })?;
+        let scrubber = Arc::clone(&self.scrubber);
+        self.threads
+            .spawn("firn-scrub", move |stop| scrubber.serve(stop))?;
         // One core is the serving threads'. On a host of many cores a few of these are what the disk can take.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         for _ in 0..(cores - 1).min(MOST_PACKERS) {

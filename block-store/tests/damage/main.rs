@@ -2,6 +2,7 @@
 //! other data.
 
 mod matrix;
+mod online;
 mod pieces;
 #[path = "../support/mod.rs"]
 mod support;

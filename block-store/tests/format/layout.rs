@@ -649,6 +649,7 @@ fn catalogue_fields() {
             at: 0,
         }],
         rules: None,
+        scrub: Some(String::new()),
     };
     let mut code = BTreeSet::new();
     paths(&serde_json::to_value(&catalogue).unwrap(), "", &mut code);

@@ -49,7 +49,7 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
         }
         now.totals.between += 1;
         let core = now.store().core().clone();
-        match now.rng.random_range(0..40) {
+        match now.rng.random_range(0..42) {
             0..20 => now.submit(),
             20..30 => now.poll(),
             30 => now.delete_meanwhile(),
@@ -58,6 +58,7 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
             34 if !log_is_locked => drop(core.allocate_ready()),
             39 => drop(build_one(&core, &|| true)),
             36 if !log_is_locked => now.coalesce(),
+            40..42 => now.scrub_data(),
             // While somebody's checkpoint is written, upkeep merges.
             37 if now.phase != Phase::Upkeep => drop(tidy(&core, 2)),
             // While compaction reads it holds nothing: the control API may change the catalogue.

@@ -56,6 +56,7 @@ fn crash_histories() {
             totals.coalesced > 0 && totals.relocated > 0 && totals.settled > 0,
             "{totals:?}"
         );
+        assert!(totals.scrubbed > 0 && totals.passes > 0, "{totals:?}");
     }
 }
 

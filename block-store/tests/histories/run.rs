@@ -3,6 +3,7 @@
 mod check;
 mod guest;
 mod requests;
+mod scrub;
 mod snapshots;
 
 use crate::between::{self, Phase};
@@ -50,6 +51,9 @@ pub struct Totals {
     pub coalesced: u64,
     pub relocated: u64,
     pub settled: u64,
+    /// Extents verified by scrubbing, and passes that came to their end.
+    pub scrubbed: u64,
+    pub passes: u64,
     /// I/O errors ordered, and processes that ended because of one.
     pub faults: u64,
     pub failed: u64,
@@ -75,6 +79,8 @@ impl Totals {
         self.coalesced += o.coalesced;
         self.relocated += o.relocated;
         self.settled += o.settled;
+        self.scrubbed += o.scrubbed;
+        self.passes += o.passes;
         self.faults += o.faults;
         self.failed += o.failed;
         self.sectors_checked += o.sectors_checked;
@@ -439,6 +445,10 @@ impl History {
 
     /// One step, or what is to be done by others.
     fn step(&mut self) -> Option<Phase> {
+        if self.rng.random_bool(0.04) {
+            self.scrub();
+            return None;
+        }
         match self.rng.random_range(0..100) {
             0..52 => self.submit(),
             52 => return Some(Phase::Forget),

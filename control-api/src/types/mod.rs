@@ -4,6 +4,7 @@ mod error;
 mod retention;
 mod rules;
 mod schedule;
+mod scrub;
 mod snapshot;
 mod stats;
 mod store;
@@ -16,6 +17,9 @@ pub use rules::{
     Rules, Touched, Touching, Treatment,
 };
 pub use schedule::{CreateSchedule, Schedule, ScheduleList};
+pub use scrub::{
+    Finding, ScrubBrief, ScrubChanged, ScrubOutcome, ScrubPass, ScrubStatus, StartScrub,
+};
 pub use snapshot::{
     Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
     RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,

@@ -1,5 +1,6 @@
 //! The store and the process that serves it.
 
+use super::ScrubBrief;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -93,6 +94,8 @@ pub struct StoreStatus {
     pub meta_written_bytes: u64,
     /// Moved by compaction since the start.
     pub relocated_bytes: u64,
+    /// How checking what is stored is getting on.
+    pub scrub: ScrubBrief,
     /// How the last opening went.
     pub recovery: Recovery,
 }

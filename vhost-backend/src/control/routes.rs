@@ -1,7 +1,9 @@
 //! Which path leads to which handler, and the OpenAPI document that says so.
 
 use super::extract::Failure;
-use super::handlers::{Target, data, imports, rules, schedules, snapshots, stats, store, vdisks};
+use super::handlers::{
+    Target, data, imports, rules, schedules, scrub, snapshots, stats, store, vdisks,
+};
 use super::session::Session;
 use super::target::ControlTarget;
 use axum::Router;
@@ -67,6 +69,9 @@ const JSON_MAX: usize = 1 << 20;
         rules::show_of,
         rules::set_of,
         rules::explain,
+        scrub::show,
+        scrub::start,
+        scrub::stop,
     ),
     components(schemas(ApiError))
 )]
@@ -135,6 +140,10 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         .route("/v1/imports/{name}/commit", post(imports::commit))
         .route("/v1/rules", get(rules::show).put(rules::set))
         .route("/v1/rules/explain", post(rules::explain))
+        .route(
+            "/v1/scrub",
+            get(scrub::show).post(scrub::start).delete(scrub::stop),
+        )
         .layer(DefaultBodyLimit::max(JSON_MAX))
         .fallback(nowhere)
         .method_not_allowed_fallback(nowhere)

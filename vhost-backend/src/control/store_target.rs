@@ -4,8 +4,9 @@ use super::explain::{request_error, store_error, translate};
 use super::import::StoreImport;
 use super::sockets::Sockets;
 use super::target::{ControlTarget, ImportTarget};
+use block_store::check::Begun;
 use block_store::compress::{Class as StoreClass, WriteTraits};
-use block_store::{BlockClient, Store, VDisk as StoreVDisk, VDiskSpec};
+use block_store::{BlockClient, ScrubOptions, Store, VDisk as StoreVDisk, VDiskSpec};
 use control_api::limits::SECTOR;
 use control_api::types::*;
 use parking_lot::Mutex;
@@ -345,6 +346,36 @@ impl ControlTarget for StoreTarget {
             .store
             .set_rules(vdisk, translate(rules)?)
             .map_err(store_error)
+    }
+
+    fn scrub(&self) -> Result<ScrubStatus, ApiError> {
+        translate(&self.inner.store.scrub_status())
+    }
+
+    fn start_scrub(&self, request: &StartScrub) -> Result<ScrubChanged, ApiError> {
+        let begun = self.inner.store.start_scrub(ScrubOptions {
+            rate: request.rate,
+            decode: request.decode,
+            again: request.again,
+        });
+        Ok(ScrubChanged {
+            outcome: match begun {
+                Begun::Started => ScrubOutcome::Started,
+                Begun::Continued => ScrubOutcome::Continued,
+                Begun::Running => ScrubOutcome::Running,
+            },
+            scrub: self.scrub()?,
+        })
+    }
+
+    fn stop_scrub(&self) -> Result<ScrubChanged, ApiError> {
+        Ok(ScrubChanged {
+            outcome: match self.inner.store.stop_scrub() {
+                true => ScrubOutcome::Stopped,
+                false => ScrubOutcome::NotRunning,
+            },
+            scrub: self.scrub()?,
+        })
     }
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApiError> {

@@ -36,6 +36,12 @@ pub trait ControlTarget: SnapshotTarget + StatsTarget + Send + Sync + 'static {
     fn set_rules(&self, vdisk: Option<&str>, rules: &Rules) -> Result<(), ApiError>;
     /// What the rules make of a request like the one described.
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApiError>;
+    /// How checking what is stored is getting on.
+    fn scrub(&self) -> Result<ScrubStatus, ApiError>;
+    /// Begins to check what is stored, or goes on with that.
+    fn start_scrub(&self, request: &StartScrub) -> Result<ScrubChanged, ApiError>;
+    /// Stops that.
+    fn stop_scrub(&self) -> Result<ScrubChanged, ApiError>;
 }
 
 /// A hidden vDisk that is being filled. Dropping it unpublished deletes it.

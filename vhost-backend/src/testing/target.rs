@@ -212,6 +212,28 @@ impl ControlTarget for MemoryTarget {
         Ok(())
     }
 
+    fn scrub(&self) -> Result<ScrubStatus, ApiError> {
+        Ok(ScrubStatus {
+            pass: None,
+            last: None,
+            every_seconds: None,
+        })
+    }
+
+    fn start_scrub(&self, _request: &StartScrub) -> Result<ScrubChanged, ApiError> {
+        Ok(ScrubChanged {
+            outcome: ScrubOutcome::Started,
+            scrub: self.scrub()?,
+        })
+    }
+
+    fn stop_scrub(&self) -> Result<ScrubChanged, ApiError> {
+        Ok(ScrubChanged {
+            outcome: ScrubOutcome::NotRunning,
+            scrub: self.scrub()?,
+        })
+    }
+
     fn explain(&self, _request: &ExplainRequest) -> Result<Explanation, ApiError> {
         Err(ApiError::new(ErrorKind::Unavailable, "not in memory"))
     }

@@ -8,6 +8,9 @@ mod man;
 mod rules_explain;
 mod rules_set;
 mod rules_show;
+mod scrub_start;
+mod scrub_status;
+mod scrub_stop;
 mod snapshot_create;
 mod snapshot_delete;
 mod snapshot_diff;
@@ -21,6 +24,7 @@ mod snapshot_schedules;
 mod snapshot_show;
 mod snapshot_unschedule;
 mod store_check;
+mod store_check_served;
 mod store_init;
 mod store_stats;
 mod store_status;
@@ -36,7 +40,9 @@ mod vdisk_show;
 mod vdisk_stats;
 mod vdisk_xml;
 
-use crate::args::{Command, RulesCommand, SnapshotCommand, StoreCommand, VdiskCommand};
+use crate::args::{
+    Command, RulesCommand, ScrubCommand, SnapshotCommand, StoreCommand, VdiskCommand,
+};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
@@ -45,6 +51,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
     match command {
         Command::Store(StoreCommand::Init(args)) => store_init::run(settings, &args),
         Command::Store(StoreCommand::Check(args)) => store_check::run(settings, &args).await,
+        Command::Store(StoreCommand::Scrub(command)) => scrub(settings, command).await,
         Command::Store(StoreCommand::Status) => store_status::run(settings).await,
         Command::Store(StoreCommand::Stats(args)) => store_stats::run(settings, args).await,
         Command::Vdisk(VdiskCommand::Create(args)) => vdisk_create::run(settings, args).await,
@@ -69,6 +76,14 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(settings, &args).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Man { dir } => man::run(settings, &dir),
+    }
+}
+
+async fn scrub(settings: &Settings, command: ScrubCommand) -> Result<(), Failure> {
+    match command {
+        ScrubCommand::Start(args) => scrub_start::run(settings, &args).await,
+        ScrubCommand::Status => scrub_status::run(settings).await,
+        ScrubCommand::Stop => scrub_stop::run(settings).await,
     }
 }
 

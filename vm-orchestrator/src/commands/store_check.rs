@@ -1,8 +1,9 @@
-//! `firn store check`: looks a store over that no backend serves.
+//! `firn store check`: looks a store over. Where a backend serves it, that does it ([`store_check_served`]); else it is read here.
 //!
 //! # Interruption
 //! It only reads. When this command is dropped, its channel closes, and the reading thread stops at the next segment or node.
 
+use super::store_check_served;
 use crate::args::CheckArgs;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -44,7 +45,10 @@ impl Watch for Teller {
 }
 
 pub(super) async fn run(settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
-    let dir = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    let Some(dir) = &args.dir else {
+        return store_check_served::run(settings, args).await;
+    };
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
     let options = CheckOptions {
         decode: args.decode,
         ..CheckOptions::default()
@@ -71,11 +75,19 @@ pub(super) async fn run(settings: &Settings, args: &CheckArgs) -> Result<(), Fai
     }
     drop(progress);
     let report = match job.await {
+        Ok(Err(StoreError::Locked(_))) if store_check_served::serves(settings, &dir).await => {
+            return store_check_served::run(settings, args).await;
+        }
         Ok(outcome) => outcome.map_err(explain)?,
         Err(error) => return Err(could_not_run(format!("the check broke off: {error}"))),
     };
     let damage = report.damage;
     settings.show(&Checked { dir, report }, |checked| summary(&checked.report))?;
+    verdict(damage)
+}
+
+/// The exit code.
+pub(super) fn verdict(damage: u64) -> Result<(), Failure> {
     match damage {
         0 => Ok(()),
         1 => Err(Failure::failed("1 thing is damaged")),
@@ -104,7 +116,7 @@ fn summary(report: &Report) -> String {
 }
 
 /// Exit code 2: 1 is for damage.
-fn could_not_run(message: String) -> Failure {
+pub(super) fn could_not_run(message: String) -> Failure {
     Failure {
         exit: Exit::Usage,
         message,
@@ -117,7 +129,7 @@ fn explain(error: StoreError) -> Failure {
     let failure = could_not_run(error.to_string());
     match locked {
         true => failure.hint(
-            "stop the backend first (SIGTERM): a store that is being written to can't be checked",
+            "stop the backend first (SIGTERM), or have it check its store itself: name its runtime directory with --run",
         ),
         false => failure,
     }

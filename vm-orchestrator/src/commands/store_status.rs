@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use crate::output::facts;
 use crate::settings::Settings;
-use crate::units::{bytes, duration, ratio};
-use control_api::types::{Health, StoreStatus};
+use crate::units::{bytes, duration, moment, ratio};
+use control_api::types::{Health, ScrubBrief, StoreStatus};
 use serde::Serialize;
 
 /// Both answers in one document.
@@ -121,6 +121,7 @@ fn text(backend: &Health, store: &StoreStatus) -> String {
             ),
         ),
     ];
+    lines.push(("scrub", scrub(&store.scrub)));
     let recovery = &store.recovery;
     lines.push((
         "opened",
@@ -141,6 +142,29 @@ fn schedules(store: &StoreStatus) -> String {
         late => format!(
             "{}, {late} of them LATE or failing: firn snapshot schedules",
             store.schedules
+        ),
+    }
+}
+
+fn scrub(scrub: &ScrubBrief) -> String {
+    let percent = (u128::from(scrub.verified_bytes) * 100)
+        .checked_div(scrub.total_bytes.into())
+        .unwrap_or(0);
+    let damage = |count: u64| match count {
+        0 => "no damage".to_owned(),
+        many => format!("DAMAGE: {many}, see firn store scrub status"),
+    };
+    let last = scrub.last_ended.map(|ended| {
+        let found = damage(scrub.last_damage);
+        format!("the last one ended at {}: {found}", moment(ended))
+    });
+    let last = last.unwrap_or_else(|| "none has come to its end yet".into());
+    match (scrub.running, scrub.stopped) {
+        (false, false) => last,
+        (running, _) => format!(
+            "{} at {percent} %: {}; {last}",
+            if running { "running," } else { "stopped" },
+            damage(scrub.damage)
         ),
     }
 }
@@ -207,6 +231,7 @@ mod tests {
             log_written_bytes: 5 << 30,
             meta_written_bytes: 3 << 20,
             relocated_bytes: 0,
+            scrub: ScrubBrief::default(),
             recovery: Recovery {
                 buffer: "not needed".into(),
                 scanned_bytes: 1 << 20,
@@ -235,11 +260,22 @@ mod tests {
              log          at 123456, 42.0 MiB since the last checkpoint, 12.0 KiB in the write buffer\n\
              memory       9.00 MiB for 2048 map nodes, 17 changed; 3.00 KiB for 9 presence maps; 1.00 MiB for 160 resolved leaves\n\
              since start  5.00 GiB of data and 3.00 MiB of maps written, 0 B moved; 1000 commits, 10 checkpoints of 12 ms on average\n\
+             scrub        none has come to its end yet\n\
              opened       in 31 ms: 1.00 MiB of log scanned, 99 records applied; write buffer: not needed\n"
         );
         store.late_schedules = 1;
         let late = "schedules    2, 1 of them LATE or failing: firn snapshot schedules\n";
         assert!(text(&health, &store).contains(late));
+        store.scrub = ScrubBrief {
+            running: true,
+            total_bytes: 200,
+            verified_bytes: 50,
+            last_ended: Some(1_700_000_000),
+            last_damage: 2,
+            ..ScrubBrief::default()
+        };
+        let line = "scrub        running, at 25 %: no damage; the last one ended at 2023-11-14 22:13:20 UTC: DAMAGE: 2, see";
+        assert!(text(&health, &store).contains(line));
         store.full = true;
         assert!(text(&health, &store).contains("state        FULL"));
         store.failed = Some("fsync: input/output error".into());

@@ -1,6 +1,7 @@
 //! The `firn` program against the control API in front of a real store.
 
 mod retention;
+mod scrub;
 mod snapshots;
 mod stats;
 

@@ -4,6 +4,7 @@ pub(super) mod data;
 pub(super) mod imports;
 pub(super) mod rules;
 pub(super) mod schedules;
+pub(super) mod scrub;
 pub(super) mod snapshots;
 pub(super) mod stats;
 pub(super) mod store;

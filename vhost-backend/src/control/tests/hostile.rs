@@ -233,6 +233,12 @@ fn every_refusal_is_an_api_error() {
             404,
             request("POST /v1/vdisks/a/prune", json, r#"{"keep":{"last":1}}"#),
         ),
+        (400, request("POST /v1/scrub", json, "")),
+        (400, request("POST /v1/scrub", json, r#"{"rate":-1}"#)),
+        (400, request("POST /v1/scrub", json, r#"{"rate":"64M"}"#)),
+        (400, request("POST /v1/scrub", json, r#"{"rate":1e300}"#)),
+        (400, request("POST /v1/scrub", json, r#"{"repair":true}"#)),
+        (404, request("PUT /v1/scrub", json, "{}")),
         (400, request("GET /v1/vdisks/%2e%2e%2fetc", "", "")),
         (400, request("GET /v1/vdisks/%00", "", "")),
         (400, request("GET /v1/vdisks/%ff", "", "")),
@@ -375,5 +381,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 44);
+    assert_eq!(count, 47);
 }

@@ -101,6 +101,23 @@ impl Served {
         Client::connect(&self.dir.path().join("run")).await.unwrap()
     }
 
+    /// In some extent of some segment.
+    pub fn flip_a_bit(&self) {
+        use std::os::unix::fs::FileExt;
+        self.store.checkpoint().unwrap();
+        for entry in std::fs::read_dir(self.dir.path().join("store")).unwrap() {
+            let path = entry.unwrap().path();
+            let file = std::fs::File::options().read(true).write(true).open(&path);
+            let (file, mut byte) = (file.unwrap(), [0; 5]);
+            if file.read_exact_at(&mut byte, 4096).is_ok() && byte == *b"FXT1\x01" {
+                file.read_exact_at(&mut byte[..1], 4096 + 70).unwrap();
+                file.write_all_at(&[byte[0] ^ 1], 4096 + 70).unwrap();
+                return;
+            }
+        }
+        panic!("no segment begins with an extent");
+    }
+
     pub fn open_sockets(&self) -> Vec<String> {
         self.names.0.lock().open.iter().cloned().collect()
     }
@@ -387,4 +404,67 @@ async fn rules_status_and_stats_have_the_stores_shape() {
     assert_eq!((status.vdisks, status.provisioned_bytes), (1, 1 << 20));
     assert!(status.free_bytes > 0 && status.dir.ends_with("store"));
     assert_eq!(client.stats("web").await.unwrap().writes, 0);
+}
+
+#[tokio::test]
+async fn a_scrub_finds_what_was_flipped_and_is_remembered() {
+    let served = Served::new();
+    let mut client = served.client().await;
+    client
+        .begin_import(&BeginImport {
+            name: "web".into(),
+            size: 2 << 20,
+        })
+        .await
+        .unwrap();
+    let data: Vec<u8> = (0..1u32 << 18)
+        .flat_map(|n| n.wrapping_mul(0x9E37_79B9).to_le_bytes())
+        .collect();
+    client.import_data("web", 0, data.into()).await.unwrap();
+    client.commit_import("web").await.unwrap();
+    let status = client.scrub().await.unwrap();
+    assert_eq!((status.pass, status.last), (None, None));
+    assert_eq!(status.every_seconds, Some(30 * 86_400));
+    let stopped = client.stop_scrub().await.unwrap();
+    assert_eq!(stopped.outcome, ScrubOutcome::NotRunning);
+    served.flip_a_bit();
+    // At a rate at which it can be watched; and then as fast as can be.
+    let slow = StartScrub {
+        rate: Some(1),
+        ..StartScrub::default()
+    };
+    let begun = client.start_scrub(&slow).await.unwrap();
+    assert_eq!(begun.outcome, ScrubOutcome::Started);
+    assert!(begun.scrub.pass.unwrap().running);
+    assert!(client.status().await.unwrap().scrub.running);
+    let stopped = client.stop_scrub().await.unwrap();
+    assert_eq!(stopped.outcome, ScrubOutcome::Stopped);
+    let served = served.reopen();
+    let mut client = served.client().await;
+    let pass = client.scrub().await.unwrap().pass.unwrap();
+    assert!(!pass.running && pass.stopped.is_some());
+    let fast = StartScrub {
+        rate: Some(0),
+        decode: true,
+        again: false,
+    };
+    let begun = client.start_scrub(&fast).await.unwrap();
+    assert_eq!(begun.outcome, ScrubOutcome::Continued);
+    let last = loop {
+        if let Some(last) = client.scrub().await.unwrap().last {
+            break last;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert!(last.damage >= 1 && last.extents > 10, "{last:?}");
+    let finding = &last.findings[0];
+    assert_eq!(
+        (finding.kind.as_str(), finding.vdisk.as_deref()),
+        ("extent", Some("web"))
+    );
+    let brief = client.status().await.unwrap().scrub;
+    assert_eq!((brief.running, brief.last_damage), (false, last.damage));
+    let served = served.reopen();
+    let again = served.client().await.scrub().await.unwrap();
+    assert_eq!(again.last, Some(last));
 }
