@@ -152,8 +152,9 @@ fn sixty_four_queues_are_served_by_the_fixed_pool() {
             .unwrap();
         assert!(data.iter().all(|&b| u64::from(b) == index + 1));
     }
+    // A session's, and some of the control API's, which has up to eight for its calls.
     assert!(
-        threads(&rig) <= before + 2,
+        threads(&rig) <= before + 9,
         "{} threads, {before} without a guest",
         threads(&rig)
     );

@@ -18,9 +18,12 @@ pub struct Met {
     pub slots: Option<Arc<Slots>>,
 }
 
-/// The way down to where a walk has got to: inner nodes that were met, by level. `None` for what can't be read.
+/// An inner node that was met, the entry of its record, and what it holds. `None`: it can't be read.
+type Passed = (NodeKey, u64, Option<Arc<Slots>>);
+
+/// The way down to where a walk has got to: inner nodes that were met, by level.
 #[derive(Debug, Default)]
-pub struct Trail([Option<(NodeKey, u64, Option<Arc<Slots>>)>; LEVELS]);
+pub struct Trail([Option<Passed>; LEVELS]);
 
 impl Trail {
     /// An inner node that is not in memory was read. `None`: it can't be.

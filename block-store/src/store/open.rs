@@ -219,7 +219,7 @@ impl Store {
             low_space_percent: config.low_space_percent,
         };
         let upkeep = Arc::new(upkeep);
-        let scrubber = Scrubber::new(&upkeep, &vdisks, &config, created);
+        let scrubber = Scrubber::new(&host, &upkeep, &vdisks, &config, created);
         Ok(Arc::new(Self {
             core,
             host,

@@ -4,6 +4,7 @@ use super::upkeep::Upkeep;
 use super::{Store, VDisks};
 use crate::check::{Begun, Finding, Pace, Pass, Stage, Stepped, Wanted, Work, step};
 use crate::core::Core;
+use crate::host::Host;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::sync::Arc;
@@ -99,26 +100,29 @@ pub struct ScrubBrief {
 
 /// Goes through the store, step by step.
 pub(super) struct Scrubber {
-    pub(super) core: Arc<Core>,
-    pub(super) upkeep: Arc<Upkeep>,
-    pub(super) vdisks: Arc<VDisks>,
+    host: Arc<dyn Host>,
+    core: Arc<Core>,
+    upkeep: Arc<Upkeep>,
+    vdisks: Arc<VDisks>,
     /// Bytes a second where nobody says another rate.
-    pub(super) rate: u64,
+    rate: u64,
     /// Seconds between two beginnings.
-    pub(super) every: Option<u64>,
+    every: Option<u64>,
     /// When the store was made.
-    pub(super) created: u64,
+    created: u64,
     work: Mutex<Work>,
 }
 
 impl Scrubber {
     pub(super) fn new(
+        host: &Arc<dyn Host>,
         upkeep: &Arc<Upkeep>,
         vdisks: &Arc<VDisks>,
         config: &super::OpenConfig,
         created: u64,
     ) -> Self {
         Self {
+            host: Arc::clone(host),
             core: Arc::clone(&upkeep.core),
             upkeep: Arc::clone(upkeep),
             vdisks: Arc::clone(vdisks),
@@ -170,9 +174,9 @@ impl Scrubber {
         while !stop.load(SeqCst) {
             let before = super::requests(&self.vdisks);
             let at = Instant::now();
-            let stepped = self.step(now());
+            let stepped = self.step(self.host.now());
             let Some(stepped) = stepped else {
-                self.start_if_due(now());
+                self.start_if_due(self.host.now());
                 self.core.scrub_bell.wait(Some(LOOK));
                 kept = Instant::now();
                 continue;
@@ -194,12 +198,6 @@ impl Scrubber {
 /// Whether it is time for another pass.
 fn is_due(now: u64, since: u64, every: Option<u64>) -> bool {
     every.is_some_and(|every| now.saturating_sub(since) >= every)
-}
-
-fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
 }
 
 impl Store {

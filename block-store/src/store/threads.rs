@@ -1,7 +1,7 @@
 //! The threads of an open store: the log's, the allocator's, and upkeep's. In simulation there are none, and the same
 //! steps are called one by one.
 
-use super::{Store, VDisks};
+use super::{Store, requests};
 use crate::core::Core;
 use crate::defrag::{Pace, Spot};
 use crate::error::StoreError;
@@ -226,13 +226,6 @@ impl Store {
             }
         })
     }
-}
-
-/// Requests of all vDisks that have completed.
-fn requests(vdisks: &VDisks) -> u64 {
-    let vdisks = vdisks.read();
-    let stats = vdisks.values().map(|v| v.stats());
-    stats.map(|s| s.reads + s.writes + s.flushes).sum()
 }
 
 /// Idle share of the host's CPU time, in per cent: what the load average of the last minute leaves of all cores.

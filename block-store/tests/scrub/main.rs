@@ -376,6 +376,25 @@ fn a_pass_survives_its_process() {
     }
 }
 
+/// However slow it is: a batch is not longer than what is soon verified.
+#[test]
+fn a_slow_pass_survives_its_process_too() {
+    let (mut m, store) = still(6);
+    store.start_scrub(ScrubOptions {
+        rate: Some(1),
+        ..ScrubOptions::default()
+    });
+    let verified = |store: &Store| store.scrub_status().pass.unwrap().verified_bytes;
+    while verified(&store) < 5 << 19 {
+        store.scrub_step().unwrap();
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    m.kill();
+    let store = m.open();
+    assert!(verified(&store) >= 1 << 20, "{:?}", store.scrub_status());
+}
+
 #[test]
 fn a_pass_can_be_stopped_and_goes_on() {
     let (_m, store) = still(4);

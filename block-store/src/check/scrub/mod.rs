@@ -31,7 +31,7 @@ pub use pass::{Pass, Passes, Stage, Tally};
 pub use walk::Work;
 
 use super::finding::{Finding, Sink};
-use crate::alloc::{Content, Phase};
+use crate::alloc::Phase;
 use crate::checkpoint::Checkpointer;
 use crate::core::Core;
 use crate::format::SegmentRow;
@@ -223,11 +223,7 @@ fn measure(core: &Core) -> (u64, u64) {
     };
     let segments = state.segments.iter().map(|(_, s)| s);
     let counted = segments.filter(|s| s.phase != Phase::Spare);
-    let total = counted.map(|s| match s.content {
-        // Pieces of table and catalogue lie there too: about.
-        Content::Data | Content::Meta => live(s.used, s.live, s.total),
-    });
-    let total = total.sum();
+    let total = counted.map(|s| live(s.used, s.live, s.total)).sum();
     (state.segments.next_generation, total)
 }
 

@@ -20,6 +20,11 @@ use std::sync::Arc;
 /// Nodes that are met in one look.
 const NODES: usize = 32;
 
+/// A batch is no longer than what can be verified in so many seconds: a dead process has done it in vain.
+const BATCH_SECONDS: u64 = 30;
+/// But as long as this in bytes, however slow the pass is.
+const LEAST_BATCH: u64 = 1 << 20;
+
 /// What is wrong, before it has names.
 enum Wrong {
     Node(NodeKey, Option<Location>, String),
@@ -45,6 +50,8 @@ pub struct Work {
     ended: bool,
     /// In order of place, once it is being verified.
     batch: Vec<(Location, Claim)>,
+    /// Their bytes.
+    bytes: u64,
     /// The next one to verify. `None`: it is still being gathered.
     next: Option<usize>,
     decoder: Option<Decoder>,
@@ -62,6 +69,7 @@ impl Work {
             stuck: None,
             ended: false,
             batch: Vec::new(),
+            bytes: 0,
             next: None,
             decoder: None,
         }
@@ -89,7 +97,10 @@ impl Work {
                         .reserve_exact(self.records.saturating_add(leaves));
                 }
                 self.gather(core, pass, &mut results, &mut wrong);
-                if self.ended || self.batch.len() >= self.records {
+                if self.ended
+                    || self.batch.len() >= self.records
+                    || self.bytes >= longest(pass.rate)
+                {
                     self.batch
                         .sort_unstable_by_key(|(at, claim)| (*at, claim.blocks));
                     self.next = Some(0);
@@ -108,7 +119,7 @@ impl Work {
                 true => self.batch = Vec::new(),
                 false => self.batch.clear(),
             }
-            self.next = None;
+            (self.next, self.bytes) = (None, 0);
             results.ended = self.ended;
             let (layer, block) = (self.layer, self.block);
             results.reached = Some(Stage::Data { layer, block });
@@ -219,6 +230,8 @@ impl Work {
             }
         }
         self.batch.truncate(kept);
+        let new = self.batch.get(from..).unwrap_or_default();
+        self.bytes += new.iter().map(|(at, _)| u64::from(at.len)).sum::<u64>();
     }
 
     /// Verifies extents that lie together; how many these were.
@@ -266,6 +279,14 @@ impl Work {
             }
         }
         count
+    }
+}
+
+/// Bytes of a batch at most.
+fn longest(rate: u64) -> u64 {
+    match rate {
+        0 => u64::MAX,
+        rate => rate.saturating_mul(BATCH_SECONDS).max(LEAST_BATCH),
     }
 }
 

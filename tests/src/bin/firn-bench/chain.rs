@@ -181,7 +181,66 @@ fn firn(options: &Options, results: &mut Results) -> Fallible {
         let server = (socket.as_path(), &rig.server);
         options.measure("snapshots: Firn", wanted, server, &mut version, results)?;
     }
+    deleting(options, depth, &rig, &socket, results)
+}
+
+/// All snapshots go while the vDisk is written to at random, until their layers are merged; then the store is checked.
+fn deleting(
+    options: &Options,
+    depth: u32,
+    rig: &Rig,
+    socket: &Path,
+    results: &mut Results,
+) -> Fallible {
+    let cell = Cell {
+        depth: 16,
+        ..Cell::named("randwrite-32")?
+    };
+    let sockets = [socket.to_owned()];
+    let before = under_load(&sockets, &cell, options.size(), || {
+        std::thread::sleep(Duration::from_secs_f64(options.seconds));
+        Ok(())
+    })?;
+    let used = live_bytes(rig)?.0;
+    let (mut named, mut merged) = (0.0, 0.0);
+    let during = under_load(&sockets, &cell, options.size(), || {
+        let begun = Instant::now();
+        rig.firn.cli(&["snapshot", "delete", "disk", "--all"])?;
+        named = begun.elapsed().as_secs_f64();
+        while live_bytes(rig)?.1 > 1 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        merged = begun.elapsed().as_secs_f64();
+        Ok(())
+    })?;
+    let left = live_bytes(rig)?.0;
+    rig.firn.cli(&["store", "check"])?;
+    results.point(
+        "snapshots: deleted under 16 random writes",
+        &depth.to_string(),
+        &[
+            ("names gone after s", named),
+            ("merged after s", merged),
+            ("live MiB before", used as f64 / MIB),
+            ("live MiB after", left as f64 / MIB),
+            ("writes p99 us", before.percentile_us(0.99)),
+            ("longest us", before.percentile_us(1.0)),
+            ("then p99 us", during.percentile_us(0.99)),
+            ("then longest us", during.percentile_us(1.0)),
+        ],
+    )?;
     Ok(())
+}
+
+/// Live bytes of the store, and its layers.
+fn live_bytes(rig: &Rig) -> Fallible<(u64, u64)> {
+    let out = rig.firn.cli(&["store", "status", "--json"])?;
+    let status: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+    let number = |name: &str| {
+        let store = status.get("store").unwrap_or(&status);
+        store[name].as_u64().ok_or("no such number in the status")
+    };
+    Ok((number("live_bytes")?, number("layers")?))
 }
 
 /// Reads through a chain of qcow2 images, each with the one before as its backing file.
