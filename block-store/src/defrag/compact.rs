@@ -5,7 +5,7 @@ use super::group::{pays, stretches};
 use super::pace::Pace;
 use super::policy::Policies;
 use super::relocate::relocate;
-use super::source::{Piece, Source, compacting};
+use super::source::{Due, Piece, Source, compacting};
 use crate::alloc::Why;
 use crate::compress::{Class, Codec, WriteTraits};
 use crate::core::Core;
@@ -26,13 +26,7 @@ pub enum Outcome {
     Moved,
     /// There was no room to move it to.
     NoRoom,
-    /// A checkpoint is waited for: the rest comes later.
-    Interrupted,
 }
-
-/// Bytes that move, at least, before a checkpoint that is due ends a compaction: what was read to find them shall not be read for
-/// nothing.
-const QUANTUM: u64 = 32 << 20;
 
 /// The tools to move what is alive.
 pub struct Compaction<'a> {
@@ -73,23 +67,20 @@ impl<'a> Compaction<'a> {
         &mut self,
         mut sources: Vec<Source>,
         pace: &mut Pace,
+        due: &mut Due<'_>,
     ) -> Result<Outcome, StoreError> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (n, source) in sources.iter().enumerate() {
             // One that can't be read is none of the others' business.
-            if let Err(error) = source.alive(self.core, n, &mut pieces) {
+            if let Err(error) = source.alive(self.core, n, due, &mut pieces) {
                 log::error!("{error}; what is alive in it stays where it is");
             }
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
         let shapes: Vec<_> = pieces.iter().map(|p| p.shape).collect();
-        let before = bytes_moved(self.core);
         for range in stretches(&shapes) {
-            let due = self.core.wants_checkpoint(&self.core.state.lock());
-            if due && bytes_moved(self.core) - before >= QUANTUM {
-                return Ok(Outcome::Interrupted);
-            }
-            if !due && !self.urgent {
+            due.checkpoint(self.core)?;
+            if !self.urgent {
                 pace.wait();
             }
             let stretch = pieces.get(range).unwrap_or_default();

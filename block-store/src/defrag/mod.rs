@@ -30,7 +30,7 @@ use crate::snapshot::tidy;
 use appetite::{Circumstances, appetite};
 use compact::{Compaction, Outcome};
 use policy::Policies;
-use source::Source;
+use source::{Due, Source};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Nodes of deleted maps that are walked between two checkpoints, at most.
@@ -39,8 +39,6 @@ const WALK: usize = 1000;
 const TIDY: usize = 4096;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
-/// Bytes that are moved between two checkpoints while guests are busy, at most: these may wait for the next one.
-const BESIDE_GUESTS: u64 = 64 << 20;
 /// Share of the host's CPU time, in per cent, that is idle when the store may work for later.
 const IDLE: u8 = 80;
 
@@ -64,7 +62,7 @@ pub fn reclaim(
         return Ok(());
     }
     let round = Round::of(core, low_space_percent)?;
-    match compact(core, &round, pace)? {
+    match compact(core, &round, pace, &mut Due(&mut checkpoint))? {
         Progress::None => Ok(()),
         progress => {
             checkpoint()?;
@@ -91,7 +89,6 @@ pub enum Progress {
 struct Round {
     policies: Policies,
     appetite: Appetite,
-    idle: bool,
 }
 
 impl Round {
@@ -115,11 +112,7 @@ impl Round {
             );
         }
         let appetite = appetite(&now);
-        Ok(Self {
-            policies,
-            appetite,
-            idle: now.idle,
-        })
+        Ok(Self { policies, appetite })
     }
 }
 
@@ -133,14 +126,16 @@ fn dead_percent(segments: &Segments) -> u64 {
 }
 
 /// Compacts a few segments: data ones together, so that their neighbours meet, or one cold one, or maps.
-fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, StoreError> {
+fn compact(
+    core: &Core,
+    round: &Round,
+    pace: &mut Pace,
+    due: &mut Due<'_>,
+) -> Result<Progress, StoreError> {
     // Segments that the log still has to write out are passed over.
     let mut tried = core.state.lock().log.segments();
     let (mut sources, mut rewritten) = (Vec::new(), 0);
     let mut room = core.state.lock().room_to_compact();
-    if !round.idle {
-        room = room.min(BESIDE_GUESTS);
-    }
     while sources.len() + rewritten < ROUND {
         let chosen = {
             let state = core.state.lock();
@@ -166,12 +161,12 @@ fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, Stor
             Content::Meta => {
                 rewritten += 1;
                 count(&core.counters.segments_compacted);
-                if !source.rewrite_nodes(core)? {
+                if !source.rewrite_nodes(core, due)? {
                     return Ok(Progress::More);
                 }
             }
         }
-        if why == Why::Cold || core.wants_checkpoint(&core.state.lock()) {
+        if why == Why::Cold {
             break;
         }
     }
@@ -184,13 +179,13 @@ fn compact(core: &Core, round: &Round, pace: &mut Pace) -> Result<Progress, Stor
     pace.rest();
     let before = bytes_moved(core);
     let mut compaction = Compaction::new(core, &round.policies, round.appetite.urgent)?;
-    let outcome = compaction.run(sources, pace)?;
+    let outcome = compaction.run(sources, pace, due)?;
     let moved = bytes_moved(core) != before;
     Ok(match (outcome, moved || rewritten > 0) {
-        (Outcome::Moved | Outcome::Interrupted, true) => Progress::More,
+        (Outcome::Moved, true) => Progress::More,
         (Outcome::NoRoom, true) => Progress::Some,
         // A cold segment in which everything was packed already: the next one.
-        (Outcome::Moved | Outcome::Interrupted, false) => Progress::More,
+        (Outcome::Moved, false) => Progress::More,
         (Outcome::NoRoom, false) => Progress::None,
     })
 }

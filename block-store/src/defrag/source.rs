@@ -31,6 +31,18 @@ pub struct Source {
     window: Option<(u32, AlignedBuf)>,
 }
 
+/// Takes a checkpoint amidst compaction where one is due: what has moved counts from there on, guests' writes may wait for it, and what
+/// was found alive is looked at again when it moves.
+pub struct Due<'a>(pub &'a mut dyn FnMut() -> Result<(), StoreError>);
+
+impl Due<'_> {
+    /// If it is due.
+    pub fn checkpoint(&mut self, core: &Core) -> Result<(), StoreError> {
+        let due = core.wants_checkpoint(&core.state.lock());
+        if due { (self.0)() } else { Ok(()) }
+    }
+}
+
 /// Blocks of one extent that are alive.
 #[derive(Debug, Clone)]
 pub struct Piece {
@@ -102,8 +114,9 @@ impl Source {
     }
 
     /// Live nodes become dirty: the next checkpoint writes them elsewhere. `false`: there is no room for all.
-    pub fn rewrite_nodes(&self, core: &Core) -> Result<bool, StoreError> {
+    pub fn rewrite_nodes(&self, core: &Core, due: &mut Due<'_>) -> Result<bool, StoreError> {
         for record in self.records()? {
+            due.checkpoint(core)?;
             if record.header.kind != RecordKind::Node {
                 continue;
             }
@@ -133,9 +146,11 @@ impl Source {
         &self,
         core: &Core,
         number: usize,
+        due: &mut Due<'_>,
         out: &mut Vec<Piece>,
     ) -> Result<(), StoreError> {
         for record in self.records()? {
+            due.checkpoint(core)?;
             if record.header.kind != RecordKind::Extent {
                 continue;
             }
