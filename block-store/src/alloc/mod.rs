@@ -77,6 +77,7 @@ pub struct Segments {
     gone: Vec<(u64, Weak<dyn DiskFile>)>,
     /// How many have been removed.
     removals: u64,
+    miscounted: u64,
     /// One spare segment is to be [`Segment::prewritten`]: flushes are frequent.
     pub prewrite: bool,
     /// Seconds since 1970, as upkeep last saw it.
@@ -163,6 +164,11 @@ impl Segments {
         self.gone
             .push((removed.generation, Arc::downgrade(&removed.file)));
         Some(removed)
+    }
+
+    /// How often an entry was let go of in a segment that had none left: 0, unless the segment table was wrong.
+    pub fn miscounted(&self) -> u64 {
+        self.miscounted
     }
 
     /// How many segments have been removed until now: while that stays, no entry has lost its segment.
@@ -271,9 +277,20 @@ impl Segments {
 
     /// A map entry no longer points into the segment.
     pub fn release(&mut self, id: u32) {
-        if let Some(s) = self.get_mut(id) {
-            // Counts come from the disk, and may be wrong there: that must not end the process. `check` tells.
-            s.live = s.live.saturating_sub(1);
+        let Some(s) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        match s.live.checked_sub(1) {
+            Some(left) => s.live = left,
+            // Counts come from the disk, and may be wrong there: that must not end the process.
+            None => {
+                if self.miscounted == 0 {
+                    log::error!(
+                        "segment {id:x}: more is let go of than the segment table says is alive in it; firn store check tells more"
+                    );
+                }
+                self.miscounted += 1;
+            }
         }
     }
 
@@ -355,5 +372,6 @@ mod tests {
         segments.release(5);
         segments.release(5);
         assert_eq!(segments.get(5).map(|s| s.live), Some(0));
+        assert_eq!(segments.miscounted(), 1);
     }
 }

@@ -137,6 +137,9 @@ impl History {
                 }
             }
         }
+        let store = self.store();
+        let miscounted = store.core().state.lock().segments.miscounted();
+        assert_eq!(miscounted, 0, "{when}: entries let go of twice");
         self.check_snapshots(when);
     }
 
