@@ -241,6 +241,52 @@ fn damage_stays_where_it_is_and_keeps_nobody_else() {
     );
 }
 
+/// Nodes that can't be read keep their segment; upkeep does not go round and round for them.
+#[test]
+fn damaged_nodes_are_not_rewritten_for_ever() {
+    const LEAF: u64 = 2 << 20;
+    let mut m = Machine::with_segments(6, 1 << 30, 1 << 20);
+    let one_in_each = |m: &Machine, version: u64, leaves: u64| {
+        let store = m.open();
+        let disk = store
+            .vdisk("a")
+            .unwrap_or_else(|_| vdisk(&store, "a", 64 * LEAF));
+        let mut client = Client::new(&store);
+        for leaf in 0..leaves {
+            let bytes = content(version, leaf * 512, 1);
+            client.write(&disk, leaf * LEAF, &bytes).unwrap();
+        }
+        store.checkpoint().unwrap();
+    };
+    one_in_each(&m, 0, 64);
+    m.kill();
+    // Most of the nodes of the first process lie elsewhere then.
+    one_in_each(&m, 1, 60);
+    m.kill();
+    let is_leaf = |r: &block_store::recover::Scanned| {
+        r.header.kind == block_store::format::RecordKind::Node && r.header.layer > 0
+    };
+    let segments = m.segments().into_iter();
+    let first = segments.filter(|s| m.records(s).iter().any(is_leaf)).min();
+    let first = first.unwrap();
+    for record in m.records(&first) {
+        let rot = Damage::Rot {
+            offset: u64::from(record.offset),
+            len: 8,
+        };
+        m.disk.damage(&first, rot).unwrap();
+    }
+    let store = m.open();
+    let checkpoints = |store: &Store| store.status().checkpoints;
+    let before = checkpoints(&store);
+    for _ in 0..20 {
+        store.upkeep().unwrap();
+    }
+    let taken = checkpoints(&store) - before;
+    assert!((1..=5).contains(&taken), "{taken} checkpoints");
+    assert!(m.segments().contains(&first), "what is damaged stays");
+}
+
 /// Random overwrites, four fifths of the disk alive: what is written beyond what guests write, and what space is taken.
 #[test]
 fn steady_overwrites_of_a_full_disk_cost_a_bounded_number_of_writes() {

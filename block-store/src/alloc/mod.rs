@@ -327,6 +327,13 @@ impl Segments {
 }
 
 impl Segment {
+    /// It was compacted. Where something is alive in it that ought to have gone (`all`), it is not tried for ever.
+    pub fn left_alive(&mut self, all: bool) {
+        if all && self.live > 0 {
+            self.left = self.left.saturating_add(1);
+        }
+    }
+
     /// The row of it that a checkpoint would write now.
     pub fn row(&self, id: u32) -> SegmentRow {
         SegmentRow {

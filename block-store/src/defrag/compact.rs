@@ -71,14 +71,14 @@ impl<'a> Compaction<'a> {
     ) -> Result<Outcome, StoreError> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (n, source) in sources.iter().enumerate() {
-            // One that can't be read is none of the others' business.
-            if let Err(error) = source.alive(self.core, n, due, &mut pieces) {
-                log::error!("{error}; what is alive in it stays where it is");
+            match source.records() {
+                Ok(records) => source.alive(self.core, n, records, due, &mut pieces)?,
+                // One that can't be read is none of the others' business.
+                Err(error) => log::error!("{error}; what is alive in it stays where it is"),
             }
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
-        let shapes: Vec<_> = pieces.iter().map(|p| p.shape).collect();
-        for range in stretches(&shapes) {
+        for range in stretches(pieces.iter().map(|p| p.shape)) {
             due.checkpoint(self.core)?;
             if !self.urgent {
                 pace.wait();
@@ -95,7 +95,7 @@ impl<'a> Compaction<'a> {
             count(&self.core.counters.segments_compacted);
             if let Some(segment) = state.segments.get_mut(source.id) {
                 segment.settled |= source.why == Why::Cold;
-                segment.left += u8::from(source.why == Why::Sparse && walked && segment.live > 0);
+                segment.left_alive(source.why == Why::Sparse && walked);
             }
         }
         Ok(Outcome::Moved)

@@ -19,10 +19,10 @@ pub struct Shape {
 }
 
 /// Cuts pieces, in order of layer and block, into stretches without a gap.
-pub fn stretches(shapes: &[Shape]) -> Vec<Range<usize>> {
+pub fn stretches(shapes: impl Iterator<Item = Shape>) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
     let mut last: Option<(Shape, u64)> = None;
-    for (n, shape) in shapes.iter().enumerate() {
+    for (n, shape) in shapes.enumerate() {
         let goes_on = last.is_some_and(|(before, length)| {
             before.layer == shape.layer
                 && before.first + before.blocks == shape.first
@@ -33,7 +33,7 @@ pub fn stretches(shapes: &[Shape]) -> Vec<Range<usize>> {
             _ => out.push(n..n + 1),
         }
         let length = last.filter(|_| goes_on).map_or(0, |(_, length)| length);
-        last = Some((*shape, length + shape.blocks));
+        last = Some((shape, length + shape.blocks));
     }
     out
 }
@@ -67,9 +67,9 @@ mod tests {
             ..shape(6, 1)
         };
         let all = [shape(0, 2), shape(2, 1), shape(4, 2), other, shape(7, 1)];
-        assert_eq!(stretches(&all), [0..2, 2..3, 3..4, 4..5]);
-        let long: Vec<Shape> = (0..5).map(|n| shape(n * 32, 32)).collect();
-        assert_eq!(stretches(&long), [0..2, 2..4, 4..5]);
+        assert_eq!(stretches(all.into_iter()), [0..2, 2..3, 3..4, 4..5]);
+        let long = (0..5).map(|n| shape(n * 32, 32));
+        assert_eq!(stretches(long), [0..2, 2..4, 4..5]);
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
                 at = s.first + blocks;
                 s
             }).collect();
-            let ranges = stretches(&all);
+            let ranges = stretches(all.iter().copied());
             prop_assert_eq!(ranges.iter().cloned().flatten().collect::<Vec<_>>(), (0..all.len()).collect::<Vec<_>>());
             for range in ranges {
                 let stretch = &all[range];

@@ -39,6 +39,8 @@ const WALK: usize = 1000;
 const TIDY: usize = 4096;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
+/// Live blocks, of 200 bytes of memory each, with which no further segment is taken.
+const BLOCKS: u32 = 1 << 17;
 /// Share of the host's CPU time, in per cent, that is idle when the store may work for later.
 const IDLE: u8 = 80;
 
@@ -136,7 +138,9 @@ fn compact(
     let mut tried = core.state.lock().log.segments();
     let (mut sources, mut rewritten) = (Vec::new(), 0);
     let mut room = core.state.lock().room_to_compact();
-    while sources.len() + rewritten < ROUND {
+    // What is alive in all of them is known at a time.
+    let mut blocks = 0;
+    while sources.len() + rewritten < ROUND && blocks < BLOCKS {
         let chosen = {
             let state = core.state.lock();
             // All of a round's segments are emptied or none: their blocks move in order, and not segment by segment.
@@ -156,6 +160,7 @@ fn compact(
         match victim.content {
             Content::Data => {
                 room -= victim.bytes_alive().min(room);
+                blocks += victim.live;
                 sources.push(source);
             }
             Content::Meta => {
@@ -163,6 +168,12 @@ fn compact(
                 count(&core.counters.segments_compacted);
                 if !source.rewrite_nodes(core, due)? {
                     return Ok(Progress::More);
+                }
+                // Its live nodes leave it with the next checkpoint; what is damaged never does.
+                let mut state = core.state.lock();
+                let walked = state.catalogue.dropped.is_empty();
+                if let Some(segment) = state.segments.get_mut(victim.id) {
+                    segment.left_alive(walked);
                 }
             }
         }
@@ -181,11 +192,10 @@ fn compact(
     let mut compaction = Compaction::new(core, &round.policies, round.appetite.urgent)?;
     let outcome = compaction.run(sources, pace, due)?;
     let moved = bytes_moved(core) != before;
-    Ok(match (outcome, moved || rewritten > 0) {
-        (Outcome::Moved, true) => Progress::More,
-        (Outcome::NoRoom, true) => Progress::Some,
-        // A cold segment in which everything was packed already: the next one.
-        (Outcome::Moved, false) => Progress::More,
-        (Outcome::NoRoom, false) => Progress::None,
+    Ok(match outcome {
+        // Also where nothing has: a cold segment in which everything was packed already, and the next one.
+        Outcome::Moved => Progress::More,
+        Outcome::NoRoom if moved || rewritten > 0 => Progress::Some,
+        Outcome::NoRoom => Progress::None,
     })
 }

@@ -108,7 +108,8 @@ impl Source {
         self.generation
     }
 
-    fn records(&self) -> Result<Vec<Scanned>, StoreError> {
+    /// Its records, as far as they can be read.
+    pub fn records(&self) -> Result<Vec<Scanned>, StoreError> {
         let scan = scan(&*self.file, self.id, self.generation, SEGMENT_DATA_START);
         Ok(scan.map_err(compacting(self.id))?.records)
     }
@@ -141,15 +142,16 @@ impl Source {
         Ok(true)
     }
 
-    /// What of its extents is alive, appended to `out` with `number` as its source.
+    /// What of its records' extents is alive, appended to `out` with `number` as its source.
     pub fn alive(
         &self,
         core: &Core,
         number: usize,
+        records: Vec<Scanned>,
         due: &mut Due<'_>,
         out: &mut Vec<Piece>,
     ) -> Result<(), StoreError> {
-        for record in self.records()? {
+        for record in records {
             due.checkpoint(core)?;
             if record.header.kind != RecordKind::Extent {
                 continue;
