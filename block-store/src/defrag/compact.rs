@@ -11,10 +11,10 @@ use crate::compress::{Class, Codec, WriteTraits};
 use crate::core::Core;
 use crate::counters::count;
 use crate::error::StoreError;
-use crate::format::{BLOCK, Entry, RECORD_HEADER, RecordHeader};
+use crate::format::{Entry, RECORD_HEADER};
 use crate::log::Cause;
 use crate::read::Decoder;
-use crate::write::{Body, Packer, PreparedWrite};
+use crate::write::{Packer, PreparedWrite};
 use std::sync::atomic::Ordering::Relaxed;
 
 const COMPACT: Cause = Cause::Compaction;
@@ -233,18 +233,9 @@ impl<'a> Compaction<'a> {
             return self.copy(sources, piece);
         }
         for piece in &self.prepared.pieces {
-            let Body::Extent { codec, crc, .. } = piece.body else {
-                continue;
-            };
             let payload = self.prepared.payload(piece, data);
-            let header = RecordHeader {
-                codec,
-                first: piece.first,
-                count: piece.blocks,
-                payload_len: payload.len() as u32,
-                raw_len: (piece.blocks as usize * BLOCK) as u32,
-                payload_crc: crc,
-                ..head.header
+            let Some(header) = piece.header(head.shape.layer, payload) else {
+                continue;
             };
             let from = (piece.first - first) as usize;
             let seen = seen.get(from..from + piece.blocks as usize);

@@ -18,12 +18,10 @@ use super::relocate::relocate;
 use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::format::{
-    BLOCK, Entry, Location, MAX_EXTENT_BLOCKS, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind,
-};
+use crate::format::{BLOCK, Entry, Location, MAX_EXTENT_BLOCKS, NODE_SLOTS, RecordHeader};
 use crate::log::Cause;
 use crate::read::{PageRead, Run, Source};
-use crate::write::{Body, Packer, PreparedWrite};
+use crate::write::{Packer, PreparedWrite};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -256,27 +254,14 @@ fn coalesce(core: &Core, packer: &mut Packer, part: Coalescing) -> Result<(), St
     let mut prepared = PreparedWrite::default();
     packer.pack_stored(&part.rules, &traits, part.first, &part.data, &mut prepared);
     for piece in &prepared.pieces {
-        let Body::Extent { codec, crc, .. } = piece.body else {
-            continue;
-        };
         let from = (piece.first - part.first) as usize;
         let seen = part.seen.get(from..from + piece.blocks as usize);
         let Some(seen) = seen.filter(|seen| several(seen)) else {
             continue;
         };
         let payload = prepared.payload(piece, &part.data);
-        let header = RecordHeader {
-            kind: RecordKind::Extent,
-            flags: RecordFlags::default(),
-            codec,
-            layer: part.layer,
-            first: piece.first,
-            count: piece.blocks,
-            lsn: 0,
-            payload_len: payload.len() as u32,
-            raw_len: (piece.blocks as usize * BLOCK) as u32,
-            payload_crc: crc,
-            link: 0,
+        let Some(header) = piece.header(part.layer, payload) else {
+            continue;
         };
         let Some(moved) = relocate(core, Cause::Coalescing, &header, payload, seen)? else {
             return Ok(());

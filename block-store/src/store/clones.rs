@@ -9,12 +9,12 @@ use crate::compress::{Class, Rules, WriteTraits};
 use crate::core::Core;
 use crate::defrag::{Pace, Progress, relocate};
 use crate::error::StoreError;
-use crate::format::{BLOCK, Catalogue, Entry, NODE_SLOTS, RecordFlags, RecordHeader, RecordKind};
+use crate::format::{BLOCK, Catalogue, Entry, NODE_SLOTS};
 use crate::log::Cause;
 use crate::read::Search;
 use crate::snapshot::{Graft, graft, to_take_over};
 use crate::state::Blocked;
-use crate::write::{Body, Packer, PreparedWrite};
+use crate::write::{Packer, PreparedWrite};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that are copied between two rounds of upkeep, at most.
 const ROUND: u64 = 64 << 20;
+/// Leaves that are looked at between two rounds of upkeep, at most: 8 GiB of address space.
+const LOOKS: u64 = 4096;
 /// Blocks that are read at a time: 256 KiB.
 const AT_ONCE: usize = 64;
 /// Pieces of one read in flight.
@@ -164,8 +166,7 @@ enum Step {
 }
 
 impl Flattener {
-    /// Goes on with all clones that are to be independent. `true`: there is more to do at once. A checkpoint must follow one
-    /// of which something has changed.
+    /// Goes on with all clones that are to be independent. A checkpoint must follow, unless there was no progress.
     pub(super) fn round(
         &mut self,
         core: &Arc<Core>,
@@ -180,7 +181,7 @@ impl Flattener {
         };
         self.jobs.retain(|id, _| wanted.contains(id));
         shown.lock().retain(|id, _| wanted.contains(id));
-        let (mut copied, mut changed) = (0, false);
+        let (mut copied, mut looks, mut changed) = (0, 0, false);
         for id in wanted {
             let vdisk = vdisks.read().values().find(|v| v.id() == id).cloned();
             let Some(vdisk) = vdisk else { continue };
@@ -196,13 +197,14 @@ impl Flattener {
                 if job.next >= job.progress.of_bytes / BLOCK as u64 {
                     break Ok(true);
                 }
-                if copied >= ROUND || core.wants_checkpoint(&core.state.lock()) {
+                if copied >= ROUND || looks >= LOOKS || core.wants_checkpoint(&core.state.lock()) {
                     break Ok(false);
                 }
                 pace.wait();
                 match self.step(core, &vdisk, &job) {
                     Ok(Step::Copied(bytes)) => {
                         copied += bytes;
+                        looks += 1;
                         job.next = (job.next / LEAF + 1) * LEAF;
                         job.progress.copied_bytes += bytes;
                         job.progress.done_bytes =
@@ -228,7 +230,7 @@ impl Flattener {
             }
         }
         let more = self.jobs.values().any(|j| j.progress.failed.is_none());
-        Ok(match (copied > 0 || changed, more) {
+        Ok(match (looks > 0 || changed, more) {
             (false, _) => Progress::None,
             (true, false) => Progress::Some,
             (true, true) => Progress::More,
@@ -359,22 +361,9 @@ fn put(
     packer.pack_stored(&vdisk.rules(), &traits, first, data, &mut prepared);
     let absent = [Entry::Absent.pack(); AT_ONCE];
     for piece in &prepared.pieces {
-        let Body::Extent { codec, crc, .. } = piece.body else {
-            continue;
-        };
         let payload = prepared.payload(piece, data);
-        let header = RecordHeader {
-            kind: RecordKind::Extent,
-            flags: RecordFlags::default(),
-            codec,
-            layer,
-            first: piece.first,
-            count: piece.blocks,
-            lsn: 0,
-            payload_len: payload.len() as u32,
-            raw_len: (piece.blocks as usize * BLOCK) as u32,
-            payload_crc: crc,
-            link: 0,
+        let Some(header) = piece.header(layer, payload) else {
+            continue;
         };
         let seen = absent.get(..piece.blocks as usize).unwrap_or_default();
         if relocate(core, Cause::Cloning, &header, payload, seen)?.is_none() {

@@ -1,6 +1,6 @@
 //! The critical section of a write: LSN, log and map change together.
 
-use super::prepare::{Body, Piece};
+use super::prepare::Piece;
 use crate::alloc::Purpose;
 use crate::format::{Entry, Location, RecordFlags, RecordHeader, RecordKind};
 use crate::log::{Cause, NoRoom, Stream};
@@ -17,7 +17,7 @@ pub fn apply(
     piece: &Piece,
     payload: &[u8],
 ) -> Result<(u64, Option<Location>), Blocked> {
-    let Body::Extent { codec, crc, .. } = piece.body else {
+    let Some(header) = piece.header(layer, payload) else {
         let lsn = apply_range(state, layer, piece.first, piece.blocks, false)?;
         return Ok((lsn, None));
     };
@@ -27,19 +27,6 @@ pub fn apply(
         .map
         .make_resident(NodeKey::leaf(layer, piece.first))
         .map_err(Blocked::Node)?;
-    let header = RecordHeader {
-        kind: RecordKind::Extent,
-        flags: RecordFlags::default(),
-        codec,
-        layer,
-        first: piece.first,
-        count: piece.blocks,
-        lsn: 0,
-        payload_len: payload.len() as u32,
-        raw_len: (piece.blocks * crate::format::BLOCK as u64) as u32,
-        payload_crc: crc,
-        link: 0,
-    };
     let (at, lsn) = append(state, stream, Cause::Guest, &header, payload)?;
     point_at(state, layer, piece.first, piece.blocks, at);
     Ok((lsn, Some(at)))

@@ -1,7 +1,7 @@
 //! Preparing a write: data groups, probing, compression. Pure work on private memory, outside of every lock.
 
 use crate::compress::{Choice, Codec, Compressor, Rules, WriteTraits, classify, is_zero};
-use crate::format::{BLOCK, MAX_EXTENT_BLOCKS, units};
+use crate::format::{BLOCK, MAX_EXTENT_BLOCKS, RecordFlags, RecordHeader, RecordKind, units};
 use std::io;
 use std::ops::Range;
 
@@ -47,6 +47,28 @@ pub struct PreparedWrite {
     /// In order of address.
     pub pieces: Vec<Piece>,
     packed: Vec<u8>,
+}
+
+impl Piece {
+    /// The header of its extent in a layer; the log gives it its LSN. `None`: zeroes have none.
+    pub fn header(&self, layer: u32, payload: &[u8]) -> Option<RecordHeader> {
+        let Body::Extent { codec, crc, .. } = self.body else {
+            return None;
+        };
+        Some(RecordHeader {
+            kind: RecordKind::Extent,
+            flags: RecordFlags::default(),
+            codec,
+            layer,
+            first: self.first,
+            count: self.blocks,
+            lsn: 0,
+            payload_len: payload.len() as u32,
+            raw_len: (self.blocks * BLOCK as u64) as u32,
+            payload_crc: crc,
+            link: 0,
+        })
+    }
 }
 
 impl PreparedWrite {
