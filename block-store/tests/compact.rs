@@ -83,8 +83,11 @@ fn idle_stores_give_back_what_is_half_dead_and_neighbours_meet() {
     upkeep(&store);
     assert_eq!(store.status().relocated_bytes, 0, "the host is busy");
     store.core().cpu_headroom.store(100, Relaxed);
+    let read = m.disk.counters().bytes_read;
     upkeep(&store);
     let (after, moved) = (grown(&store), store.status().relocated_bytes);
+    let read = m.disk.counters().bytes_read - read;
+    assert!(read < 8 * SIZE, "{read} bytes read to move {moved}");
     assert!(
         after <= full + 1 && after < before,
         "{full}, {before}, then {after} segments"

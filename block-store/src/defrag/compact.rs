@@ -15,6 +15,7 @@ use crate::format::{Entry, RECORD_HEADER};
 use crate::log::Cause;
 use crate::read::Decoder;
 use crate::write::{Packer, PreparedWrite};
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 const COMPACT: Cause = Cause::Compaction;
@@ -78,7 +79,7 @@ impl<'a> Compaction<'a> {
             }
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
-        for range in stretches(pieces.iter().map(|p| p.shape)) {
+        for range in in_order(&pieces) {
             due.checkpoint(self.core)?;
             if !self.urgent {
                 pace.wait();
@@ -246,6 +247,18 @@ impl<'a> Compaction<'a> {
         }
         Ok(Ok(()))
     }
+}
+
+/// Stretches in the order in which they move: neighbours that meet, then all else as it lies, so that it is read in a row.
+fn in_order(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut all = stretches(pieces.iter().map(|p| p.shape));
+    let place = |range: &Range<usize>| {
+        let alone = pieces.get(range.start).filter(|_| range.len() == 1);
+        alone.map(|p| (p.source, p.at.offset))
+    };
+    // Stable: those of several pieces, which have no place, stay in the order of their blocks.
+    all.sort_by_key(place);
+    all
 }
 
 /// Bytes that compaction has written since the store was opened.

@@ -14,8 +14,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes read at a time: extents come in order of block, and often enough that is their order in the segment.
+/// Bytes read at a time where extents are asked for in the order in which they lie.
 const WINDOW: u32 = 256 << 10;
+/// Bytes that may lie between two such.
+const NEAR: u32 = 64 << 10;
 
 /// A segment that is being compacted.
 pub struct Source {
@@ -202,10 +204,16 @@ impl Source {
             *start <= from && to as usize <= *start as usize + buf.len()
         };
         if !self.window.as_ref().is_some_and(holds) {
-            self.window = None;
-            let end = (from + WINDOW)
-                .min(self.used.next_multiple_of(page))
-                .max(to);
+            // Out of order, all but the extent itself would be read for nothing.
+            let goes_on = |(start, buf): &(u32, AlignedBuf)| {
+                (*start..=start + buf.len() as u32 + NEAR).contains(&from)
+            };
+            let ahead = match self.window.take() {
+                Some(last) if goes_on(&last) => WINDOW,
+                _ => 0,
+            };
+            let used = self.used.next_multiple_of(page);
+            let end = (from + ahead).min(used).max(to);
             let mut buf = AlignedBuf::zeroed((end - from) as usize)?;
             self.file.read_at(&mut buf, u64::from(from))?;
             self.window = Some((from, buf));
