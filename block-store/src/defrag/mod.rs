@@ -40,7 +40,7 @@ const TIDY: usize = 4096;
 /// Segments compacted between two checkpoints, at most.
 const ROUND: usize = 4;
 /// Live blocks, of 200 bytes of memory each, with which no further segment is taken.
-const BLOCKS: u32 = 1 << 17;
+const BLOCKS: u32 = 1 << 15;
 /// Share of the host's CPU time, in per cent, that is idle when the store may work for later.
 const IDLE: u8 = 80;
 
