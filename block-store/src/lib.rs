@@ -42,7 +42,7 @@ pub use format::Keep;
 pub use host::{Host, RealHost};
 pub use payload::{Payload, PayloadError};
 pub use store::{
-    Allocated, BlockClient, Changed, Command, Created, Cut, Done, Fate, InitOptions, Lane,
+    Allocated, BlockClient, Changed, Command, Created, Cut, Deleted, Done, Fate, InitOptions, Lane,
     MAX_SNAPSHOTS, OnFull, OpenConfig, Pruned, ScheduleInfo, ScheduleSpec, ScheduledCuts,
     ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus, SnapshotInfo, Store, StoreStats, StoreStatus,
     Tended, VDisk, VDiskSpec, VDiskStats,

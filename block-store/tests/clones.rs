@@ -86,7 +86,7 @@ fn an_independent_clone_needs_nothing_of_its_origin() {
     all_is(&mut client, &c, of_c);
     upkeep(&store);
     assert!(
-        store.delete_snapshot("a", "s2", false).is_err(),
+        store.delete_snapshots("a", &["s2"], false).is_err(),
         "cloned from"
     );
     store.flatten_vdisk("c").unwrap();
@@ -101,8 +101,8 @@ fn an_independent_clone_needs_nothing_of_its_origin() {
     all_is(&mut client, &store.vdisk("a").unwrap(), of_a);
     let again = store.flatten_vdisk("c").unwrap_err().to_string();
     assert!(again.contains("shares nothing"), "{again}");
-    store.delete_snapshot("a", "s2", false).unwrap();
-    store.delete_snapshot("a", "s1", false).unwrap();
+    store.delete_snapshots("a", &["s2"], false).unwrap();
+    store.delete_snapshots("a", &["s1"], false).unwrap();
     store.delete_vdisk("a").unwrap();
     upkeep(&store);
     all_is(&mut client, &c, of_c);
@@ -152,7 +152,7 @@ fn clones_become_independent_beside_guests_and_through_crashes() {
                         let name = format!("{life}-{n}");
                         store.create_snapshot(&["c"], &name).unwrap();
                         if rng.coin() {
-                            store.delete_snapshot("c", &name, false).unwrap();
+                            store.delete_snapshots("c", &[&name], false).unwrap();
                         }
                     }
                     _ => step(&store, rng.below(4) == 0),
@@ -175,7 +175,7 @@ fn clones_become_independent_beside_guests_and_through_crashes() {
             "seed {seed}: still a clone"
         );
         for snapshot in ["s2", "s1"] {
-            store.delete_snapshot("a", snapshot, false).unwrap();
+            store.delete_snapshots("a", &[snapshot], false).unwrap();
         }
         store.delete_vdisk("a").unwrap();
         upkeep(&store);
@@ -203,14 +203,11 @@ fn a_promoted_clone_takes_over_what_it_was_made_from() {
     assert_eq!(names("c"), ["s1", "s2", "mine"]);
     assert_eq!(names("a"), ["later"]);
     assert!(store.promote_vdisk("c").is_err(), "it is no clone any more");
-    let refused = store.delete_snapshot("c", "s2", false).unwrap_err();
-    assert!(
-        refused.to_string().contains("others were made from: a"),
-        "{refused}"
-    );
+    let refused = store.delete_snapshots("c", &["s2"], false).unwrap_err();
+    assert!(refused.to_string().contains("vDisk c: a."), "{refused}");
     all_is(&mut client, &store.vdisk("a").unwrap(), of_a);
     // And so the origin can go.
-    store.delete_snapshot("a", "later", false).unwrap();
+    store.delete_snapshots("a", &["later"], false).unwrap();
     store.delete_vdisk("a").unwrap();
     upkeep(&store);
     drop((client, store));

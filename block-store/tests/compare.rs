@@ -142,7 +142,7 @@ fn random_history(seed: u64) {
                 model.go_on_over(sealed);
             }
             (14, Some(name)) => {
-                store.delete_snapshot("a", &name, true).unwrap();
+                store.delete_snapshots("a", &[&name], true).unwrap();
                 model.snapshots.remove(&name);
             }
             (15, Some(name)) => {
@@ -224,7 +224,7 @@ fn a_snapshot_costs_what_its_deletion_gives_back() {
     store.revert_vdisk("a", "t", None).unwrap();
     write(3, 340, 5);
     assert_eq!(cost("t").exclusive_blocks, 0);
-    store.delete_snapshot("a", "u", false).unwrap();
+    store.delete_snapshots("a", &["u"], false).unwrap();
     assert_eq!(cost("t").exclusive_blocks, 5);
     // The tip of a branch goes as a whole.
     store.create_snapshot(&["a"], "v").unwrap();
@@ -237,7 +237,7 @@ fn a_snapshot_costs_what_its_deletion_gives_back() {
     for (name, free) in [("w", 9), ("s", 250), ("t", 5)] {
         let before = store.status().live_bytes;
         assert_eq!(cost(name).exclusive_blocks, free, "{name}");
-        store.delete_snapshot("a", name, false).unwrap();
+        store.delete_snapshots("a", &[name], false).unwrap();
         settle(&store);
         let gone = before - store.status().live_bytes;
         assert_eq!(gone / BLOCK as u64, free, "{name}");
@@ -370,7 +370,7 @@ fn what_can_not_be_compared_is_refused() {
     refused(&s, &b, "not of one vDisk");
     refused(&s, &store.open_snapshot("b", "s").unwrap(), "of one vDisk");
     // Somebody who reads outlives the vDisk, and does not get half an answer.
-    store.delete_snapshot("a", "s", false).unwrap();
+    store.delete_snapshots("a", &["s"], false).unwrap();
     store.delete_vdisk("a").unwrap();
     for _ in 0..40 {
         step(&store, true);

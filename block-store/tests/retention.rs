@@ -48,7 +48,7 @@ fn a_deletion_that_fails_has_not_touched_the_snapshot() {
     // What upkeep's thread could do at this moment.
     m.hooks
         .before(Event::Write, "seg-", move || drop(tidy(&core, 1000)));
-    let error = store.delete_snapshot("a", "s2", false).unwrap_err();
+    let error = store.delete_snapshots("a", &["s2"], false).unwrap_err();
     assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
     assert!(m.hooks.all_ran());
     store.core().state.lock().catalogue.rules = None;
@@ -59,7 +59,7 @@ fn a_deletion_that_fails_has_not_touched_the_snapshot() {
         reads(&store, &format!("s{version}"), version);
     }
     // And then it can go.
-    store.delete_snapshot("a", "s2", false).unwrap();
+    store.delete_snapshots("a", &["s2"], false).unwrap();
     while tidy(store.core(), 1000).unwrap().more {}
     assert_eq!(store.status().layers, 3);
     reads(&store, "s1", 1);
@@ -186,7 +186,7 @@ fn there_is_an_end_to_snapshots() {
     let layers = store.status().layers;
     let said = refused(&["b"]);
     assert!(said.contains("the store has 4096 snapshots"), "{said}");
-    store.delete_snapshot("b", "group", false).unwrap();
+    store.delete_snapshots("b", &["group"], false).unwrap();
     fill(MAX_SNAPSHOTS);
     // What the store may have would be the larger number with larger segments.
     store.core().state.lock().segment_size = 64 << 20;

@@ -221,7 +221,7 @@ fn deleted_snapshots_give_their_space_back() {
     assert_eq!(blocks(), 10_000);
     for version in (1..=10).rev() {
         store
-            .delete_snapshot("a", &format!("s{version}"), false)
+            .delete_snapshots("a", &[&format!("s{version}")], false)
             .unwrap();
         settle(&store);
         verify_all(&store, &live, &BTreeMap::new(), "deleting");
@@ -260,7 +260,10 @@ fn what_can_not_be_done_is_refused_and_changes_nothing() {
     refused(store.create_snapshot(&["a", "a"], "t").map(drop), "twice");
     refused(store.create_snapshot(&["b"], "t").map(drop), "no vDisk");
     refused(store.create_snapshot(&[], "t").map(drop), "1 to");
-    refused(store.delete_snapshot("a", "t", false), "no snapshot");
+    refused(
+        store.delete_snapshots("a", &["t"], false).map(drop),
+        "no snapshot",
+    );
     refused(store.rename_snapshot("a", "s", "s"), "already");
     refused(store.revert_vdisk("a", "t", None), "no snapshot");
     refused(store.revert_vdisk("a", "s", Some("s")), "already");
@@ -270,22 +273,22 @@ fn what_can_not_be_done_is_refused_and_changes_nothing() {
     store.hold_snapshot("a", "s", "me").unwrap();
     store.hold_snapshot("a", "s", "me").unwrap();
     let error = store
-        .delete_snapshot("a", "s", true)
+        .delete_snapshots("a", &["s"], true)
         .unwrap_err()
         .to_string();
     assert!(error.contains("held by me;"), "{error}");
     store.release_snapshot("a", "s", "me").unwrap();
     store.clone_vdisk("a", "s", "c").unwrap();
     let error = store
-        .delete_snapshot("a", "s", false)
+        .delete_snapshots("a", &["s"], false)
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("from: c.") && error.contains("--defer"),
+        error.contains(": c.") && error.contains("--defer"),
         "{error}"
     );
     store.rename_snapshot("a", "s", "t").unwrap();
-    store.delete_snapshot("a", "t", true).unwrap();
+    store.delete_snapshots("a", &["t"], true).unwrap();
     settle(&store);
     assert_eq!(layers(&store), 3, "two lie over it");
     store.delete_vdisk("c").unwrap();
@@ -327,10 +330,10 @@ fn clones_and_reverts() {
     // A clone of a clone, when what it came from is gone.
     store.create_snapshot(&["c"], "x").unwrap();
     store.clone_vdisk("c", "x", "d").unwrap();
-    store.delete_snapshot("c", "x", true).unwrap();
+    store.delete_snapshots("c", &["x"], true).unwrap();
     store.delete_vdisk("c").unwrap();
     for name in ["s", "kept"] {
-        store.delete_snapshot("a", name, true).unwrap();
+        store.delete_snapshots("a", &[name], true).unwrap();
     }
     store.delete_vdisk("a").unwrap();
     settle(&store);
@@ -355,13 +358,57 @@ fn a_branch_on_its_way_out_holds_up_no_deletion() {
         of_it.flat_map(|s| s.clones).collect::<Vec<_>>()
     };
     assert_eq!(clones("s"), ["a@t"]);
-    let refused = store.delete_snapshot("a", "s", false).unwrap_err();
-    assert!(refused.to_string().contains("from: a@t."), "{refused}");
-    store.delete_snapshot("a", "t", false).unwrap();
+    let refused = store.delete_snapshots("a", &["s"], false).unwrap_err();
+    assert!(refused.to_string().contains("too: a@t."), "{refused}");
+    store.delete_snapshots("a", &["t"], false).unwrap();
     assert!(clones("s").is_empty());
-    store.delete_snapshot("a", "s", false).unwrap();
+    store.delete_snapshots("a", &["s"], false).unwrap();
     settle(&store);
     assert_eq!(layers(&store), 1);
+}
+
+/// What can't go keeps all that are named with it, one checkpoint does for all, and what goes too holds up nothing.
+#[test]
+fn several_are_deleted_at_once_or_none() {
+    let m = Machine::new(14, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    for name in ["s", "t", "u", "v"] {
+        store.create_snapshot(&["a"], name).unwrap();
+    }
+    let names = || -> Vec<String> {
+        let all = store.snapshots(Some("a")).unwrap();
+        all.into_iter().map(|s| s.name).collect()
+    };
+    store.hold_snapshot("a", "v", "me").unwrap();
+    for (with, why) in [("v", "held by me"), ("w", "no snapshot")] {
+        let refused = store.delete_snapshots("a", &["s", with], true).unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    assert_eq!(names(), ["s", "t", "u", "v"]);
+    store.release_snapshot("a", "v", "me").unwrap();
+    // Two branches over "t": "u" and "v", and what the vDisk goes on with.
+    store.revert_vdisk("a", "t", None).unwrap();
+    store.clone_vdisk("a", "s", "c").unwrap();
+    assert!(store.delete_snapshots("a", &["t", "u"], false).is_err());
+    let refused = store.delete_snapshots("a", &["s", "t", "u", "v"], false);
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("over snapshot s of vDisk a: c."),
+        "{refused}"
+    );
+    let before = store.status().checkpoints;
+    let gone = store
+        .delete_snapshots("a", &["t", "v", "u", "t"], false)
+        .unwrap();
+    assert_eq!(
+        (gone.deleted.as_slice(), gone.deferred.len()),
+        (&["t", "v", "u"].map(String::from)[..], 0)
+    );
+    assert_eq!(store.status().checkpoints, before + 1);
+    let gone = store.delete_snapshots("a", &["s"], true).unwrap();
+    assert_eq!(gone.deferred, ["s"]);
+    assert_eq!(names(), [""; 0]);
 }
 
 /// A revert that was cut short has happened, size and all, or not at all.
@@ -391,7 +438,7 @@ fn a_reader_keeps_what_it_reads() {
     store.create_snapshot(&["a"], "s").unwrap();
     let (view, old) = (store.open_snapshot("a", "s").unwrap(), live.clone());
     write(&mut client, "a", &mut live, 2, 0, 700);
-    store.delete_snapshot("a", "s", false).unwrap();
+    store.delete_snapshots("a", &["s"], false).unwrap();
     settle(&store);
     verify(&store, &view, &old, "the view");
     drop(view);
@@ -432,7 +479,7 @@ fn a_merge_in_the_middle_of_a_search_is_not_missed() {
             other => panic!("{other:?} after {passed:?}"),
         }
     }
-    store.delete_snapshot("a", "s", false).unwrap();
+    store.delete_snapshots("a", &["s"], false).unwrap();
     // Some entries only, as a step of a merge does it that is at its end in the middle of a leaf.
     let mut none = |freed| panic!("{freed:?}");
     let done = core.with_nodes(|state| {
@@ -487,7 +534,7 @@ fn resolved_leaves_follow_what_moves() {
     assert!(left.count() < before.len(), "nothing was compacted");
     for version in [2, 5, 3] {
         let name = format!("s{version}");
-        store.delete_snapshot("a", &name, false).unwrap();
+        store.delete_snapshots("a", &[&name], false).unwrap();
         snapshots.remove(&name);
         settle(&store);
         verify_all(&store, &live, &snapshots, "merged");
@@ -622,7 +669,7 @@ fn random_tree(seed: u64) {
                 snapshots.insert(name, live.clone());
             }
             (13..16, Some(name)) => {
-                store.delete_snapshot("a", &name, true).unwrap();
+                store.delete_snapshots("a", &[&name], true).unwrap();
                 snapshots.remove(&name);
             }
             (16, Some(name)) => {
@@ -659,7 +706,7 @@ fn random_tree(seed: u64) {
     drop(store);
     let store = open(&m);
     for name in snapshots.keys() {
-        store.delete_snapshot("a", name, true).unwrap();
+        store.delete_snapshots("a", &[name], true).unwrap();
     }
     settle(&store);
     assert_eq!(layers(&store), 1, "seed {seed}");

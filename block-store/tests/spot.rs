@@ -277,7 +277,7 @@ fn what_deleted_snapshots_leave_behind_is_put_together_and_removed() {
     }
     for version in 2..=9 {
         store
-            .delete_snapshot("a", &format!("s{version}"), false)
+            .delete_snapshots("a", &[&format!("s{version}")], false)
             .unwrap();
     }
     for _ in 0..40 {

@@ -349,7 +349,7 @@ fn layers_have_all_that_is_alive() {
         assert_eq!(parent.is_some(), layer.parent.is_some());
     }
     assert_eq!(data * BLOCK as u64, store.status().live_bytes);
-    store.delete_snapshot("b", "first", false).unwrap();
+    store.delete_snapshots("b", &["first"], false).unwrap();
     let unnamed = |store: &Store| {
         let layers = store.layers();
         layers.iter().any(|l| l.kind == LayerKind::Unnamed)

@@ -34,7 +34,7 @@ pub use lane::{Command, Done, Lane};
 pub use prune::{Fate, Pruned};
 pub use schedules::{ScheduleInfo, ScheduleSpec};
 pub use scrub::{ScrubBrief, ScrubOptions, ScrubPass, ScrubStatus};
-pub use snapshots::{Created, Cut};
+pub use snapshots::{Created, Cut, Deleted};
 pub use stats::{
     CoalescingStats, CompactionStats, Layer, LayerKind, StoreStats, VDiskFragmentation, WriteStats,
 };

@@ -25,6 +25,15 @@ pub struct Created {
     pub durable: Duration,
 }
 
+/// Snapshots that were deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Deleted {
+    /// Their names.
+    pub deleted: Vec<String>,
+    /// Of these, those whose space comes back only when one of several branches over them is left.
+    pub deferred: Vec<String>,
+}
+
 /// What was cut for a snapshot, and is not named yet.
 #[derive(Debug)]
 pub struct Cut {
@@ -70,36 +79,42 @@ impl Store {
         Ok(rows.map(|row| tree.describe(row)).collect())
     }
 
-    /// Deletes a snapshot. One that several layers lie over is refused, or (`defer`) loses its name now and its space when one
-    /// of these is left.
-    pub fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), StoreError> {
+    /// Deletes some of a vDisk's snapshots, all at once or none. One that several branches would still lie over is refused, or
+    /// (`defer`) loses its name now and its space when one of these is left.
+    pub fn delete_snapshots(
+        &self,
+        vdisk: &str,
+        names: &[&str],
+        defer: bool,
+    ) -> Result<Deleted, StoreError> {
         let _one = self.changing.lock();
         let disk = self.vdisk(vdisk)?;
-        let uuid = {
+        let going = {
             let state = self.core.state.lock();
-            let row = find(&state.catalogue, &disk, name)?;
-            if !row.holds.is_empty() {
-                return Err(StoreError::Refused(format!(
-                    "snapshot {name:?} of vDisk {vdisk:?} is held by {}; release it first: firn snapshot release {vdisk} {name} {}",
-                    row.holds.join(", "),
-                    row.holds.join(" ")
-                )));
+            let mut rows = Vec::new();
+            for name in names {
+                let row = find(&state.catalogue, &disk, name)?;
+                may_go(&disk, row)?;
+                rows.push(row.clone());
             }
-            let clones = Tree::of(&state.catalogue).clones(row);
-            if !clones.is_empty() && !defer {
-                return Err(StoreError::Refused(format!(
-                    "snapshot {name:?} of vDisk {vdisk:?} is what others were made from: {}. Delete these first, or let the name go now and the space later, with --defer",
-                    clones.join(", ")
-                )));
-            }
-            row.uuid
+            without_clones(&state.catalogue, &disk, rows, defer)?
         };
-        self.keeper().apply(Change {
-            remove: HashSet::from([uuid]),
-            ..Change::default()
-        })?;
-        self.core.upkeep_bell.ring();
-        Ok(())
+        let mut deleted = Deleted::default();
+        let mut remove = HashSet::new();
+        for (row, waits) in going {
+            if remove.insert(row.uuid) {
+                deleted.deferred.extend(waits.then(|| row.name.clone()));
+                deleted.deleted.push(row.name);
+            }
+        }
+        if !remove.is_empty() {
+            self.keeper().apply(Change {
+                remove,
+                ..Change::default()
+            })?;
+            self.core.upkeep_bell.ring();
+        }
+        Ok(deleted)
     }
 
     /// Gives a snapshot another name.
@@ -284,4 +299,49 @@ impl Store {
             .push((snapshot.layer, Arc::downgrade(&reader)));
         Ok(Arc::new(view))
     }
+}
+
+/// Refuses what somebody needs.
+fn may_go(disk: &VDisk, row: &SnapshotRow) -> Result<(), StoreError> {
+    if row.holds.is_empty() {
+        return Ok(());
+    }
+    let (name, vdisk) = (&row.name, disk.name());
+    Err(StoreError::Refused(format!(
+        "snapshot {name} of vDisk {vdisk} is held by {}; if nobody needs it: firn snapshot release {vdisk} {name} {}",
+        row.holds.join(", "),
+        row.holds.join(" ")
+    )))
+}
+
+/// With each of these snapshots, whether several branches lie over it once all of them are gone; refused where `defer` does not
+/// allow that.
+fn without_clones(
+    catalogue: &Catalogue,
+    disk: &VDisk,
+    rows: Vec<SnapshotRow>,
+    defer: bool,
+) -> Result<Vec<(SnapshotRow, bool)>, StoreError> {
+    let mut after = catalogue.clone();
+    let going: HashSet<_> = rows.iter().map(|row| row.uuid).collect();
+    after.snapshots.retain(|s| !going.contains(&s.uuid));
+    let tree = Tree::of(&after);
+    let mut out = Vec::new();
+    for row in rows {
+        let clones = tree.clones(&row);
+        if !clones.is_empty() && !defer {
+            let (name, vdisk, over) = (&row.name, disk.name(), clones.join(", "));
+            let own = clones.iter().all(|c| c.starts_with(&format!("{vdisk}@")));
+            return Err(StoreError::Refused(match own {
+                true => format!(
+                    "vDisk {vdisk} was reverted to snapshot {name}, and what it was before lies over it too: {over}. Delete the snapshots that keep that as well, or let the name go now and the space later, with --defer"
+                ),
+                false => format!(
+                    "clones lie over snapshot {name} of vDisk {vdisk}: {over}. Delete these first, or let the name go now and the space later, with --defer"
+                ),
+            }));
+        }
+        out.push((row, !clones.is_empty()));
+    }
+    Ok(out)
 }

@@ -315,8 +315,8 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
             };
             drop(now);
             for vdisk in vdisks {
-                let outcome = store.delete_snapshot(&name_of(vdisk), &name, false);
-                h.lock().forgotten(&name, vdisk, outcome);
+                let outcome = store.delete_snapshots(&name_of(vdisk), &[&name], false);
+                h.lock().forgotten(&name, vdisk, outcome.map(drop));
             }
         }
         Phase::Tend => {

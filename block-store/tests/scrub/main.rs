@@ -94,7 +94,7 @@ impl Life {
             18 if !self.snapshots.is_empty() => {
                 let n = self.rng.below(self.snapshots.len());
                 let name = self.snapshots.swap_remove(n);
-                self.store.delete_snapshot("a", &name, false).unwrap();
+                self.store.delete_snapshots("a", &[&name], false).unwrap();
             }
             19 => drop(tidy(self.store.core(), 1 + self.rng.below(3))),
             20 => {

@@ -33,17 +33,14 @@ impl Client {
         self.send(Method::POST, "/v1/snapshots", request).await
     }
 
-    /// Deletes a snapshot. With `defer` also one that clones lie over: its space comes back when one of these is left.
-    pub async fn delete_snapshot(
+    /// Deletes some of a vDisk's snapshots, all at once or none.
+    pub async fn delete_snapshots(
         &mut self,
         vdisk: &str,
-        name: &str,
-        defer: bool,
-    ) -> Result<(), ClientError> {
-        let path = snapshot_path(vdisk, name, &format!("?defer={defer}"))?;
-        self.request(Method::DELETE, &path, Bytes::new(), "")
-            .await
-            .map(drop)
+        request: &DeleteSnapshots,
+    ) -> Result<DeletedSnapshots, ClientError> {
+        let path = vdisk_path(vdisk, "/delete-snapshots")?;
+        self.send(Method::POST, &path, request).await
     }
 
     /// Gives a snapshot another name.

@@ -21,8 +21,8 @@ pub use scrub::{
     Finding, ScrubBrief, ScrubChanged, ScrubOutcome, ScrubPass, ScrubStatus, StartScrub,
 };
 pub use snapshot::{
-    Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, PresenceMap, RenameSnapshot,
-    RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,
+    Changes, CloneSnapshot, CreateSnapshot, CreatedSnapshot, DeleteSnapshots, DeletedSnapshots,
+    PresenceMap, RenameSnapshot, RevertVDisk, Reverted, Snapshot, SnapshotList, SnapshotUsage,
 };
 pub use stats::{
     CoalescingStats, CompactionStats, Fragmentation, Layer, LayerKind, LayerList, SpaceOf,

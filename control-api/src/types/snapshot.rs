@@ -71,6 +71,26 @@ pub struct RenameSnapshot {
     pub name: String,
 }
 
+/// Deletes some of a vDisk's snapshots, all at once or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteSnapshots {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Delete also what clones lie over: the names go now, the space when one of these is left.
+    #[serde(default)]
+    pub defer: bool,
+}
+
+/// Snapshots that were deleted. Their space comes back in the background.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedSnapshots {
+    /// Their names.
+    pub deleted: Vec<String>,
+    /// Of these, those whose space comes back only when one of the clones over them is left.
+    pub deferred: Vec<String>,
+}
+
 /// Makes a new vDisk that begins as the snapshot, and shares its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

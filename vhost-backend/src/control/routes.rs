@@ -114,7 +114,11 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
         .route("/v1/vdisks/{name}/flatten", post(vdisks::flatten))
         .route("/v1/vdisks/{name}/prune", post(snapshots::prune))
         .route("/v1/vdisks/{name}/snapshots", get(snapshots::list_of))
-        .route(SNAPSHOT, get(snapshots::show).delete(snapshots::delete))
+        .route(
+            "/v1/vdisks/{name}/delete-snapshots",
+            post(snapshots::delete),
+        )
+        .route(SNAPSHOT, get(snapshots::show))
         .route(&of_snapshot("/changes"), get(snapshots::changes))
         .route(&of_snapshot("/usage"), get(snapshots::usage))
         .route(&of_snapshot("/rename"), post(snapshots::rename))

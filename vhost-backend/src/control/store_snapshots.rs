@@ -5,7 +5,7 @@
 use super::explain::{snapshot_error, store_error, translate};
 use super::store_target::{Inner, StoreTarget};
 use super::target::{Comparison, SnapshotReader, SnapshotTarget};
-use block_store::{ScheduleSpec, StoreError, VDisk as StoreVDisk};
+use block_store::{Deleted, ScheduleSpec, StoreError, VDisk as StoreVDisk};
 use control_api::types::*;
 use control_api::{ApiError, ErrorKind};
 use std::collections::HashSet;
@@ -99,11 +99,18 @@ impl SnapshotTarget for StoreTarget {
         })
     }
 
-    fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), ApiError> {
+    fn delete_snapshots(
+        &self,
+        vdisk: &str,
+        request: &DeleteSnapshots,
+    ) -> Result<DeletedSnapshots, ApiError> {
         let _one = self.inner.changing.lock();
         self.inner.visible(vdisk)?;
-        let deleted = self.inner.store.delete_snapshot(vdisk, name, defer);
-        deleted.map_err(snapshot_error)
+        let names: Vec<&str> = request.names.iter().map(String::as_str).collect();
+        let store = &self.inner.store;
+        let deleted = store.delete_snapshots(vdisk, &names, request.defer);
+        let Deleted { deleted, deferred } = deleted.map_err(snapshot_error)?;
+        Ok(DeletedSnapshots { deleted, deferred })
     }
 
     fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<Snapshot, ApiError> {

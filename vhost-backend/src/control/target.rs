@@ -72,8 +72,12 @@ pub trait SnapshotTarget {
     fn snapshot(&self, vdisk: &str, name: &str) -> Result<Snapshot, ApiError>;
     /// Takes a snapshot of some vDisks at one instant.
     fn create_snapshot(&self, request: &CreateSnapshot) -> Result<CreatedSnapshot, ApiError>;
-    /// Deletes a snapshot; what is refused when is in `docs/control-api.md`.
-    fn delete_snapshot(&self, vdisk: &str, name: &str, defer: bool) -> Result<(), ApiError>;
+    /// Deletes snapshots of a vDisk, all or none; what is refused when is in `docs/control-api.md`.
+    fn delete_snapshots(
+        &self,
+        vdisk: &str,
+        request: &DeleteSnapshots,
+    ) -> Result<DeletedSnapshots, ApiError>;
     /// Gives a snapshot another name.
     fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<Snapshot, ApiError>;
     /// Keeps a snapshot from being deleted until the holder releases it.

@@ -91,13 +91,23 @@ impl SnapshotTarget for MemoryTarget {
         })
     }
 
-    fn delete_snapshot(&self, vdisk: &str, name: &str, _defer: bool) -> Result<(), ApiError> {
+    fn delete_snapshots(
+        &self,
+        vdisk: &str,
+        request: &DeleteSnapshots,
+    ) -> Result<DeletedSnapshots, ApiError> {
+        let names = &request.names;
         self.with(vdisk, |disk| {
-            if !find(disk, name)?.snapshot.holds.is_empty() {
-                return refuse(ErrorKind::Refused, "it is held");
+            for name in names {
+                if !find(disk, name)?.snapshot.holds.is_empty() {
+                    return refuse(ErrorKind::Refused, "it is held");
+                }
             }
-            disk.snapshots.retain(|copy| copy.snapshot.name != name);
-            Ok(())
+            disk.snapshots.retain(|c| !names.contains(&c.snapshot.name));
+            Ok(DeletedSnapshots {
+                deleted: names.clone(),
+                deferred: Vec::new(),
+            })
         })
     }
 

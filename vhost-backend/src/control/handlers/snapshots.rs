@@ -66,29 +66,22 @@ pub async fn show(
     Ok(Json(shown.await?))
 }
 
-/// How to delete.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct Deletion {
-    /// Delete also what clones lie over: the name goes now, the space when one of these is left.
-    #[serde(default)]
-    defer: bool,
-}
-
-/// Deletes a snapshot; its space is given back in the background. Refused while it is held, and, without `defer`, while clones
-/// lie over it.
-#[utoipa::path(delete, path = "/v1/vdisks/{name}/snapshots/{snapshot}", tag = "snapshots",
-    params(("name" = String, Path), ("snapshot" = String, Path), Deletion),
-    responses((status = 204), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
+/// Deletes some of a vDisk's snapshots, all at once or none; their space is given back in the background. Refused while one of them
+/// is held, and, without `defer`, while clones lie over one.
+#[utoipa::path(post, path = "/v1/vdisks/{name}/delete-snapshots", tag = "snapshots", params(("name" = String, Path)),
+    request_body = DeleteSnapshots,
+    responses((status = 200, body = DeletedSnapshots), (status = 403, body = ApiError), (status = 404, body = ApiError)))]
 pub async fn delete(
     State(target): State<Target>,
-    SnapshotName { vdisk, snapshot }: SnapshotName,
-    Query(how): Query<Deletion>,
-) -> Result<StatusCode, Failure> {
-    let deleted = format!("snapshot {snapshot} of vDisk {vdisk}");
-    blocking(move || target.delete_snapshot(&vdisk, &snapshot, how.defer)).await?;
-    log::info!("{deleted}: deleted");
-    Ok(StatusCode::NO_CONTENT)
+    Name(name): Name,
+    Body(request): Body<DeleteSnapshots>,
+) -> Result<Json<DeletedSnapshots>, Failure> {
+    let vdisk = name.clone();
+    let deleted = blocking(move || target.delete_snapshots(&name, &request)).await?;
+    for snapshot in &deleted.deleted {
+        log::info!("snapshot {snapshot} of vDisk {vdisk}: deleted");
+    }
+    Ok(Json(deleted))
 }
 
 /// Compared with what, and where to begin.

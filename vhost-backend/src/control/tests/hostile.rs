@@ -57,11 +57,19 @@ fn every_refusal_is_an_api_error() {
         ),
         (
             400,
-            request("DELETE /v1/vdisks/a/snapshots/s?defer=maybe", "", ""),
+            request(
+                "POST /v1/vdisks/a/delete-snapshots",
+                json,
+                r#"{"names":["s"],"defer":"maybe"}"#,
+            ),
         ),
         (
             400,
-            request("DELETE /v1/vdisks/a/snapshots/s?differ=true", "", ""),
+            request(
+                "POST /v1/vdisks/a/delete-snapshots",
+                json,
+                r#"{"names":["s"],"differ":true}"#,
+            ),
         ),
         (
             400,

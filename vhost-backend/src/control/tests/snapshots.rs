@@ -28,6 +28,11 @@ fn cloned(name: &str) -> CloneSnapshot {
     CloneSnapshot { name: name.into() }
 }
 
+fn going(name: &str, defer: bool) -> DeleteSnapshots {
+    let names = vec![name.into()];
+    DeleteSnapshots { names, defer }
+}
+
 fn renamed(name: &str) -> RenameSnapshot {
     RenameSnapshot { name: name.into() }
 }
@@ -151,7 +156,7 @@ async fn snapshots_are_renamed_held_released_and_deleted() {
     let held = client.snapshot("web", "b").await.unwrap();
     assert_eq!(held.holds, ["backup", "dr"]);
     for defer in [false, true] {
-        let deleted = client.delete_snapshot("web", "b", defer).await;
+        let deleted = client.delete_snapshots("web", &going("b", defer)).await;
         let words = ["held by backup, dr", "firn snapshot release web b"];
         refused(deleted, ErrorKind::Refused, &words);
     }
@@ -159,7 +164,10 @@ async fn snapshots_are_renamed_held_released_and_deleted() {
     client.release_snapshot("web", "b", "backup").await.unwrap();
     let left = client.release_snapshot("web", "b", "dr").await.unwrap();
     assert!(left.holds.is_empty());
-    client.delete_snapshot("web", "b", false).await.unwrap();
+    client
+        .delete_snapshots("web", &going("b", false))
+        .await
+        .unwrap();
     assert!(client.snapshots(None).await.unwrap().is_empty());
 }
 
@@ -193,7 +201,10 @@ async fn what_a_connection_reads_stays_what_it_is() {
     other.create_snapshot(&group("s", &["web"])).await.unwrap();
     served.write("web", 0, MIB, 2);
     assert!(snapshot_reads(&mut reader, "web", "s", 1).await);
-    other.delete_snapshot("web", "s", false).await.unwrap();
+    other
+        .delete_snapshots("web", &going("s", false))
+        .await
+        .unwrap();
     let gone = other.read_snapshot("web", "s", 0, 512).await;
     refused(gone, ErrorKind::NotFound, &["firn snapshot list web"]);
     assert!(snapshot_reads(&mut reader, "web", "s", 1).await);
@@ -317,7 +328,10 @@ async fn what_a_connection_compares_stays_what_it_is() {
         .await
         .unwrap();
     for name in ["a", "b"] {
-        other.delete_snapshot("web", name, false).await.unwrap();
+        other
+            .delete_snapshots("web", &going(name, false))
+            .await
+            .unwrap();
     }
     served.store.upkeep().unwrap();
     let after = reader
@@ -446,10 +460,13 @@ async fn a_clone_has_a_socket_and_data_of_its_own() {
     // The snapshot that it came from can't go, unless its name alone does.
     let snapshot = client.snapshot("web", "s").await.unwrap();
     assert_eq!(snapshot.clones, ["test"]);
-    let deleted = client.delete_snapshot("web", "s", false).await;
+    let deleted = client.delete_snapshots("web", &going("s", false)).await;
     refused(deleted, ErrorKind::Refused, &["test", "--defer"]);
     assert_eq!(client.snapshot("web", "s").await.unwrap(), snapshot);
-    client.delete_snapshot("web", "s", true).await.unwrap();
+    client
+        .delete_snapshots("web", &going("s", true))
+        .await
+        .unwrap();
     assert!(reads(&mut client, "test", 3).await && reads(&mut client, "web", 2).await);
     let served = served.reopen();
     let mut client = served.client().await;
@@ -478,14 +495,17 @@ async fn what_is_asked_for_wrongly_is_refused_and_changes_nothing() {
         refused(client.create_snapshot(&request).await, kind, &[words]);
     }
     client.create_snapshot(&group("t", &["web"])).await.unwrap();
-    client.delete_snapshot("web", "t", false).await.unwrap();
+    client
+        .delete_snapshots("web", &going("t", false))
+        .await
+        .unwrap();
     let list = "firn snapshot list web";
     let to_itself = client.rename_snapshot("web", "s", &renamed("s")).await;
     refused(to_itself, AlreadyExists, &["firn snapshot delete"]);
     let unknown = client.rename_snapshot("web", "x", &renamed("y")).await;
     refused(unknown, NotFound, &[list]);
     let (delete, hold) = (
-        client.delete_snapshot("web", "x", true).await,
+        client.delete_snapshots("web", &going("x", true)).await,
         client.hold_snapshot("web", "x", "me").await,
     );
     refused(delete, NotFound, &[list]);
@@ -507,7 +527,10 @@ async fn a_vdisk_with_snapshots_is_not_deleted() {
     let words = ["snapshots (1)", "firn snapshot delete web --all"];
     refused(deleted, ErrorKind::Refused, &words);
     assert_eq!(served.open_sockets(), ["web"]);
-    client.delete_snapshot("web", "s", false).await.unwrap();
+    client
+        .delete_snapshots("web", &going("s", false))
+        .await
+        .unwrap();
     client.delete("web").await.unwrap();
     assert!(served.open_sockets().is_empty());
 }
@@ -530,7 +553,10 @@ async fn what_is_being_imported_is_nobodys_business() {
     let outcomes = [
         client.snapshots(Some("new")).await.map(drop),
         client.snapshot("new", "s").await.map(drop),
-        client.delete_snapshot("new", "s", true).await,
+        client
+            .delete_snapshots("new", &going("s", true))
+            .await
+            .map(drop),
         client.hold_snapshot("new", "s", "me").await.map(drop),
         client.release_snapshot("new", "s", "me").await.map(drop),
         client.read_snapshot("new", "s", 0, 512).await.map(drop),
@@ -556,7 +582,7 @@ async fn what_is_being_imported_is_nobodys_business() {
     let all = client.snapshots(None).await.unwrap();
     assert!(all.iter().all(|s| s.vdisk == "web"), "{all:?}");
     assert_eq!(client.snapshots(Some("web")).await.unwrap().len(), 1);
-    served.store.delete_snapshot("new", "s", false).unwrap();
+    served.store.delete_snapshots("new", &["s"], false).unwrap();
 }
 
 /// Space of what was deleted comes back, also after somebody has read it.
@@ -569,7 +595,10 @@ async fn a_reader_lets_go_with_its_connection() {
     client.create_snapshot(&group("s", &["web"])).await.unwrap();
     served.write("web", 0, MIB, 2);
     assert!(snapshot_reads(&mut client, "web", "s", 1).await);
-    client.delete_snapshot("web", "s", false).await.unwrap();
+    client
+        .delete_snapshots("web", &going("s", false))
+        .await
+        .unwrap();
     assert!(snapshot_reads(&mut client, "web", "s", 1).await);
     drop(client);
     tokio::task::spawn_blocking(move || {
