@@ -7,24 +7,24 @@
 //! 4. One superblock is written and synced, never the one that the store was opened from, which may be the only good one:
 //!    from here on the checkpoint counts.
 //! 5. The other superblock is written and synced: from here on damage to either one heals from the other.
-//! 6. Only now segments are unlinked that neither this checkpoint nor the map of today names.
+//! 6. Only now segments are unlinked that neither this checkpoint nor the map of today names, and give back their space.
 //!
 //! A crash before the end of 4 leaves the checkpoint before it, named by the other superblock, whose segments are all still there.
 
 mod meta;
+mod remove;
 
-use crate::alloc::Phase;
 use crate::core::Core;
-use crate::counters::count;
 use crate::error::StoreError;
 use crate::format::{
     Catalogue, Entry, FormatError, Location, SUPERBLOCK_SIZE, SegmentRow, Superblock, Temperature,
-    decode_table, encode_table, segment_file_name,
+    decode_table, encode_table,
 };
 use crate::io::{AlignedBuf, DiskFile};
 use crate::log::Cause;
 use crate::map::{Frozen, NodeKey, Settled};
 use meta::{MetaWriter, read_chain};
+use remove::Removed;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,6 +42,7 @@ pub struct Checkpointer {
     meta: MetaWriter,
     /// Segments that hold the pieces of the current table and catalogue.
     chains: Vec<u32>,
+    removed: Removed,
 }
 
 /// The store as of the cut.
@@ -70,6 +71,7 @@ impl Checkpointer {
             file,
             meta: MetaWriter::default(),
             chains,
+            removed: Removed::default(),
         }
     }
 
@@ -128,7 +130,7 @@ impl Checkpointer {
         settle(core, &image.frozen, &written, &chains, &self.chains);
         self.chains = chains;
         core.checkpoint_taken(image.appended);
-        self.unlink_dead(core, &image.rows);
+        self.removed.take(core, &image.rows);
         Ok(())
     }
 
@@ -285,50 +287,6 @@ impl Checkpointer {
         };
         change(&mut next);
         self.switch(core, next)
-    }
-
-    /// Step 6: segments without a live entry, neither in the checkpoint nor since, that were sealed at the cut. In any
-    /// other there may be flushed data, overwritten since and not flushed again, or ranges, of which no entry tells.
-    ///
-    /// The checkpoint counts already: what can't be removed is left to the next one, and by then to recovery.
-    fn unlink_dead(&self, core: &Core, rows: &[SegmentRow]) {
-        let dead: Vec<u32> = {
-            let state = core.state.lock();
-            let is_dead = |row: &&SegmentRow| {
-                let now = state.segments.get(row.id);
-                row.live == 0
-                    && !row.open
-                    && now.is_some_and(|s| {
-                        s.live == 0 && s.phase == Phase::Sealed && s.generation == row.generation
-                    })
-            };
-            rows.iter().filter(is_dead).map(|r| r.id).collect()
-        };
-        let mut removed = false;
-        for id in &dead {
-            match core.disk.remove(&segment_file_name(*id)) {
-                Ok(()) => {
-                    core.state.lock().segments.remove(*id);
-                    count(&core.counters.segments_removed);
-                    removed = true;
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    core.state.lock().segments.remove(*id);
-                }
-                Err(e) => log::warn!(
-                    "removing segment {id:x}, which holds nothing any more: {e}; the next checkpoint tries again"
-                ),
-            }
-        }
-        if removed {
-            if let Err(e) = core.disk.sync_dir() {
-                log::warn!(
-                    "removing segments: {e}; they may come back after loss of power, and go again"
-                );
-            }
-            core.state.lock().full = false;
-            core.alloc_bell.ring();
-        }
     }
 }
 

@@ -160,6 +160,24 @@ fn space_that_was_given_back_reads_as_zeroes() {
 }
 
 #[test]
+fn what_has_no_name_any_more_can_be_cut_short() {
+    on_all(|disk| {
+        let file = disk.create("a", LEN).unwrap();
+        file.write_at(&page(5), 0).unwrap();
+        file.sync().unwrap();
+        disk.remove("a").unwrap();
+        assert!(file.shrink(LEN + PAGE as u64).is_err());
+        file.shrink(PAGE as u64).unwrap();
+        assert_eq!(file.len().unwrap(), PAGE as u64);
+        let mut back = page(1);
+        file.read_at(&mut back, 0).unwrap();
+        assert!(back.iter().all(|b| *b == 5));
+        let behind = file.read_at(&mut back, PAGE as u64);
+        assert_eq!(behind.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
 fn half_pages_are_refused() {
     on_all(|disk| {
         let file = disk.create("a", LEN).unwrap();

@@ -27,7 +27,7 @@ pub const SECTOR: usize = 512;
 /// Space of the filesystem that holds the store, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Size of the filesystem.
+    /// Size of the filesystem, without what it keeps for its administrator.
     pub total: u64,
     /// Free for us to use.
     pub free: u64,
@@ -88,6 +88,8 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// and is not written again. The file keeps its length, so that one that was cut short by somebody else shows. Durable
     /// only after [`DiskFile::sync`].
     fn give_back(&self, from: u64) -> io::Result<()>;
+    /// Cuts the file short to `len` bytes, durably: one that has no name any more, and that nobody reads.
+    fn shrink(&self, len: u64) -> io::Result<()>;
     /// The operating system's descriptor, where there is one.
     fn raw_fd(&self) -> Option<RawFd>;
 }

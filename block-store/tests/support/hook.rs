@@ -185,6 +185,10 @@ impl DiskFile for HookedFile {
         self.file.give_back(from)
     }
 
+    fn shrink(&self, len: u64) -> io::Result<()> {
+        self.file.shrink(len)
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         self.file.raw_fd()
     }

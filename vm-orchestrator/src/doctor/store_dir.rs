@@ -98,7 +98,10 @@ fn space(dir: &Path) -> Finding {
             "check the permissions of the store's directory",
         );
     };
-    let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
+    // Without what the filesystem keeps for its administrator, as the backend and df count.
+    let reserve = stat.f_bfree.saturating_sub(stat.f_bavail);
+    let total = stat.f_blocks.saturating_sub(reserve) * stat.f_frsize;
+    let free = stat.f_bavail * stat.f_frsize;
     let percent = (free * 100).checked_div(total).unwrap_or(0);
     let found = format!("{} free of {} ({percent} %)", bytes(free), bytes(total));
     match percent < LOW_PERCENT {

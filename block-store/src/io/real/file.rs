@@ -215,6 +215,13 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn shrink(&self, len: u64) -> io::Result<()> {
+        check_rest(&self.name, len, self.len.load(Ordering::Acquire))?;
+        self.file.set_len(len)?;
+        self.len.store(len, Ordering::Release);
+        self.file.sync_all()
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         Some(self.file.as_raw_fd())
     }

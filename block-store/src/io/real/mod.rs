@@ -225,10 +225,11 @@ impl Disk for RealDisk {
 
     fn space(&self) -> io::Result<Space> {
         let stat = fs::fstatvfs(&self.dir)?;
-        // f_bavail and not f_bfree: the rest is the administrator's reserve.
+        // f_bavail and not f_bfree: the rest is the administrator's reserve, which is no part of the whole either, as in df's "Use%".
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let reserve = stat.f_bfree.saturating_sub(stat.f_bavail);
         Ok(Space {
-            total: bytes(stat.f_blocks),
+            total: bytes(stat.f_blocks.saturating_sub(reserve)),
             free: bytes(stat.f_bavail),
         })
     }

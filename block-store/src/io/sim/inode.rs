@@ -113,6 +113,14 @@ impl Inode {
         // can't be reached while it stands.
     }
 
+    /// Cuts it short, at once and for good.
+    pub(super) fn shrink(&mut self, len: u64) {
+        self.give_back(len);
+        (self.len, self.durable_len) = (len, len);
+        self.durable_end = self.durable_end.min(len);
+        drop(self.durable.split_off(&(len / PAGE as u64)));
+    }
+
     /// Loses the power: decides for every write, page by page, what became of it.
     pub(super) fn power_loss(&mut self, rng: &mut Rng) {
         for (number, writes) in std::mem::take(&mut self.unsynced) {

@@ -386,6 +386,15 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn shrink(&self, len: u64) -> io::Result<()> {
+        self.disk.run(Op::Name, |state| {
+            let inode = state.inode(self.inode)?;
+            check_rest(&self.name, len, inode.len())?;
+            inode.shrink(len);
+            Ok(())
+        })
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         None
     }
