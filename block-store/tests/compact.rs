@@ -4,6 +4,7 @@ mod support;
 
 use block_store::check::{CheckOptions, check};
 use block_store::compress::{Codec, Rules};
+use block_store::io::Disk;
 use block_store::io::sim::{Damage, Rng};
 use block_store::{Store, VDisk};
 use std::sync::Arc;
@@ -326,6 +327,57 @@ fn steady_overwrites_of_a_full_disk_cost_a_bounded_number_of_writes() {
     }
     assert!(last < 4.0, "{written} bytes written, {moved} moved");
     all_is(&mut client, &disk, &versions);
+    drop(client);
+    store.shutdown().unwrap();
+    assert_sound(&m);
+}
+
+/// Nothing is dead, and 5 % of the disk are free: guests go on, deleted snapshots are merged, and what was discarded comes back.
+#[test]
+fn a_nearly_full_store_serves_merges_and_compacts() {
+    const CAPACITY: u64 = 128 << 20;
+    let m = Machine::with_segments(6, CAPACITY, 256 << 10);
+    let store = m.open();
+    store.core().cpu_headroom.store(0, Relaxed);
+    let disk = vdisk(&store, "a", 1 << 30);
+    let mut client = Client::new(&store);
+    let mut blocks = 0;
+    while m.disk.space().unwrap().free > CAPACITY * 5 / 100 {
+        let bytes = content(0, blocks, 1);
+        client.write(&disk, blocks * BLOCK as u64, &bytes).unwrap();
+        blocks += 1;
+    }
+    let mut versions = vec![0; blocks as usize];
+    let mut rng = Rng::new(6);
+    let before = store.status();
+    for version in 1..=8 {
+        let name = format!("s{version}");
+        store.create_snapshot(&["a"], &name).unwrap();
+        for _ in 0..blocks / 64 {
+            let block = rng.below(blocks as usize) as u64;
+            versions[block as usize] = version;
+            let bytes = content(version, block, 1);
+            client.write(&disk, block * BLOCK as u64, &bytes).unwrap();
+        }
+        client.flush(&disk).unwrap();
+        store.delete_snapshots("a", &[&name], false).unwrap();
+        upkeep(&store);
+        assert_eq!(store.status().layers, 1, "round {version}");
+    }
+    let after = store.status();
+    let written = after.log_written_bytes - before.log_written_bytes;
+    let moved = after.relocated_bytes - before.relocated_bytes;
+    let cost = written as f64 / (written - moved) as f64;
+    println!("{written} bytes written, {moved} of them moved: {cost:.2}");
+    assert!(moved > 0 && cost < 16.0);
+    all_is(&mut client, &disk, &versions);
+    let half = blocks / 2;
+    client.discard(&disk, 0, half * BLOCK as u64).unwrap();
+    client.flush(&disk).unwrap();
+    upkeep(&store);
+    upkeep(&store);
+    let left = store.status();
+    assert!(left.segments < after.segments * 3 / 4, "{left:?}");
     drop(client);
     store.shutdown().unwrap();
     assert_sound(&m);
