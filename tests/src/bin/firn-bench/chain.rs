@@ -11,6 +11,7 @@ use firn_tests::pattern::Kind;
 use firn_tests::rig::{PATIENCE, Rig, Setup};
 use firn_tests::server::{Format, Qemu, Server, create_overlay, create_qcow2};
 
+use crate::Compressibility;
 use crate::cell::Cell;
 use crate::contender::{options, settle};
 use crate::load::{self, Amount, Data, Outcome, Until};
@@ -41,6 +42,9 @@ pub struct Options {
     /// Blocks overwritten at random before each snapshot, in per cent of the vDisk.
     #[arg(long, default_value_t = 1)]
     changed_percent: u64,
+    /// Compressibility of the data.
+    #[arg(long, value_enum, default_value = "half")]
+    data: Compressibility,
     /// vDisks of the group that is snapshotted under load.
     #[arg(long, default_value_t = 8)]
     group: u16,
@@ -54,9 +58,9 @@ impl Options {
         self.size_mib << 20
     }
 
-    fn data(&self, filled: bool) -> Data {
+    fn contents(&self, filled: bool) -> Data {
         Data {
-            kind: Kind::Half,
+            kind: self.data.into(),
             span: self.size(),
             filled,
         }
@@ -71,7 +75,7 @@ impl Options {
         load::run(
             &mut client,
             &cell,
-            self.data(true),
+            self.contents(true),
             until,
             seed.into(),
             version,
@@ -89,7 +93,7 @@ impl Options {
                 written: 0,
             }),
         };
-        let outcome = load::run(&mut client, &cell, self.data(true), until, 1, version)?;
+        let outcome = load::run(&mut client, &cell, self.contents(true), until, 1, version)?;
         client.stop()?;
         Ok(outcome)
     }
@@ -161,7 +165,7 @@ fn firn(options: &Options, results: &mut Results) -> Fallible {
     load::fill(
         &mut client,
         options.size(),
-        Some(Kind::Half),
+        Some(options.data.into()),
         false,
         &mut version,
     )?;
@@ -269,7 +273,7 @@ fn qcow2(options: &Options, results: &mut Results) -> Fallible {
     load::fill(
         &mut client,
         options.size(),
-        Some(Kind::Half),
+        Some(options.data.into()),
         false,
         &mut version,
     )?;

@@ -17,6 +17,7 @@ mod publish;
 mod report;
 mod restart;
 mod results;
+mod schedule;
 mod space;
 
 use std::error::Error;
@@ -102,6 +103,8 @@ enum What {
     Grow(grow::Options),
     /// Measure reads through many snapshots, beside a chain of qcow2 images, and what taking one costs.
     Snapshots(chain::Options),
+    /// Measure reads and memory while a schedule takes a snapshot a second and deletes old ones.
+    Schedule(schedule::Options),
     /// Measure sequential reads after random overwrites, and again after one read and some idle time.
     Fragment(fragment::Options),
     /// Measure how long a backend takes from its start after a SIGKILL to the first read.
@@ -143,6 +146,18 @@ enum Compressibility {
     Half,
     /// Not at all.
     Random,
+    /// To some 25 bytes a block: for maps of more data than the disk holds.
+    Tiny,
+}
+
+impl From<Compressibility> for Kind {
+    fn from(data: Compressibility) -> Self {
+        match data {
+            Compressibility::Half => Self::Half,
+            Compressibility::Random => Self::Random,
+            Compressibility::Tiny => Self::Tiny,
+        }
+    }
 }
 
 impl LoadArguments {
@@ -161,11 +176,7 @@ impl LoadArguments {
     }
 
     fn kinds(&self) -> Vec<Kind> {
-        let kind = |data: &Compressibility| match data {
-            Compressibility::Half => Kind::Half,
-            Compressibility::Random => Kind::Random,
-        };
-        self.data.iter().map(kind).collect()
+        self.data.iter().map(|data| (*data).into()).collect()
     }
 }
 
@@ -249,6 +260,7 @@ fn execute(what: What, results: &mut Results) -> Result<(), Box<dyn Error>> {
         What::Report { files, out } => publish::publish(&files, &out),
         What::Grow(options) => grow::grow(&options, results),
         What::Snapshots(options) => chain::chain(&options, results),
+        What::Schedule(options) => schedule::schedule(&options, results),
         What::Fragment(options) => fragment::fragment(&options, results),
         What::Restart {
             dir,
