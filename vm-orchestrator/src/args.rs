@@ -18,7 +18,7 @@ Exit codes:
   2    wrong usage: an option, a name, a size
   3    not found: a vDisk, a snapshot, a file
   4    refused: attached, already there, or it needs an explicit option
-  5    no backend answers on the control socket
+  5    no backend answers on the control socket, or its store has stopped taking writes
   6    no space
   130  interrupted";
 
@@ -67,7 +67,7 @@ pub struct Global {
     #[arg(long, value_name = "DIR", env = "FIRN_RUN", default_value = control_api::DEFAULT_RUN)]
     #[arg(global = true, value_hint = ValueHint::DirPath)]
     pub run: PathBuf,
-    /// Write results as JSON to standard output, and failures as JSON to standard error
+    /// Write results as JSON to standard output, and failures as JSON to standard error; a wrong command line is told as text
     #[arg(long, global = true)]
     pub json: bool,
     /// Show no progress
@@ -78,13 +78,13 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The store: make one, look at it
+    /// The store: make one, look at it, check it for damage
     #[command(subcommand)]
     Store(StoreCommand),
-    /// vDisks: create, look at, resize, delete, import, export, revert, clone
+    /// vDisks: create, look at, resize, delete, import, export, revert, clone, promote, flatten
     #[command(subcommand)]
     Vdisk(VdiskCommand),
-    /// Snapshots of vDisks: take, look at, compare, hold, delete
+    /// Snapshots of vDisks: take, look at, compare, hold, delete, by rules and by schedule too
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
     /// Compression rules: look at, change, try out
@@ -377,7 +377,7 @@ pub enum SnapshotCommand {
     Show(ShowSnapshotArgs),
     /// Tell which ranges of a vDisk have changed between two snapshots of it, or since one
     Diff(DiffArgs),
-    /// Delete snapshots; their space is given back in the background
+    /// Delete snapshots of a vDisk, all that are named or none; their space is given back in the background
     Delete(DeleteSnapshotsArgs),
     /// Delete the snapshots of a vDisk that no rule keeps
     #[command(after_help = retention::PRUNE)]
@@ -458,10 +458,10 @@ pub struct DeleteSnapshotsArgs {
     /// The snapshots
     #[arg(value_name = "NAME", required_unless_present = "all", value_parser = parse_snapshot_name)]
     pub names: Vec<String>,
-    /// Delete all snapshots of the vDisk
+    /// Delete all snapshots of the vDisk, also those that schedules have taken
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
-    /// Delete also what clones lie over: the names go now, the space when the clones do
+    /// Delete also what clones or reverts branch off: the names go now, the space when one branch is left
     #[arg(long)]
     pub defer: bool,
 }
@@ -504,7 +504,7 @@ pub struct ReleaseArgs {
 pub enum RulesCommand {
     /// Print the store's rules, or those that hold for a vDisk; with --json as `firn rules set` takes them
     Show(WhoseRules),
-    /// Replace the store's rules, or give a vDisk rules of its own
+    /// Replace the store's rules, or give a vDisk rules of its own: the store's do not reach it from then on
     Set(SetRulesArgs),
     /// Tell what the rules make of a write
     Explain(ExplainArgs),
@@ -547,7 +547,7 @@ pub struct ExplainArgs {
     /// The vDisk's tag, instead of the one it has
     #[arg(long)]
     pub tag: Option<String>,
-    /// Seconds since the data was written: more than 0 when it is being relocated
+    /// Seconds for which the data was neither written nor read: more than 0 when it is being relocated
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub age: u64,
     /// The data looks incompressible

@@ -83,7 +83,7 @@ impl Failure {
     pub fn interrupted() -> Failure {
         Failure::new(
             Exit::Interrupted,
-            "interrupted; nothing half-done is left behind",
+            "interrupted; no unfinished file or import is left behind, but what the backend was told to do may still be done",
         )
     }
 

@@ -220,7 +220,7 @@ impl Flattener {
                 Ok(false) => drop(self.jobs.insert(id, job)),
                 Err(error) => {
                     log::error!(
-                        "vDisk {} can't be made independent: {error}; it stays a clone",
+                        "vDisk {} can't be made independent: {error}; it stays a clone, and is tried again when the backend is restarted",
                         vdisk.name()
                     );
                     job.progress.failed = Some(error.to_string());

@@ -249,7 +249,7 @@ fn may_be_more(state: &State, disks: &[Arc<VDisk>]) -> Result<(), StoreError> {
     let most = max_of_store(state.segment_size);
     if all.len() + disks.len() > most {
         return Err(StoreError::Refused(format!(
-            "the store has {} snapshots, and can have no more than {most}; delete some: firn snapshot list, firn snapshot prune",
+            "the store has {} snapshots, and can have no more than {most}; delete some: firn snapshot list, firn snapshot prune VDISK --keep-last N",
             all.len()
         )));
     }
@@ -261,7 +261,7 @@ fn may_be_more(state: &State, disks: &[Arc<VDisk>]) -> Result<(), StoreError> {
     if let Some(disk) = disks.iter().find(full) {
         let name = disk.name();
         return Err(StoreError::Refused(format!(
-            "vDisk {name:?} has {MAX_SNAPSHOTS} snapshots, and can have no more; delete some: firn snapshot list {name}, firn snapshot prune {name}"
+            "vDisk {name:?} has {MAX_SNAPSHOTS} snapshots, and can have no more; delete some: firn snapshot list {name}, firn snapshot prune {name} --keep-last N"
         )));
     }
     Ok(())

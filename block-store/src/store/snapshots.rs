@@ -337,7 +337,7 @@ fn without_clones(
                     "vDisk {vdisk} was reverted to snapshot {name}, and what it was before lies over it too: {over}. Delete the snapshots that keep that as well, or let the name go now and the space later, with --defer"
                 ),
                 false => format!(
-                    "clones lie over snapshot {name} of vDisk {vdisk}: {over}. Delete these first, or let the name go now and the space later, with --defer"
+                    "clones lie over snapshot {name} of vDisk {vdisk}: {over}. Delete these first, make them independent (firn vdisk flatten), or let the name go now and the space later, with --defer"
                 ),
             }));
         }

@@ -77,7 +77,7 @@ pub struct RenameSnapshot {
 pub struct DeleteSnapshots {
     /// Their names.
     pub names: Vec<String>,
-    /// Delete also what clones lie over: the names go now, the space when one of these is left.
+    /// Delete also what clones lie over: the names go now, the space when one branch is left.
     #[serde(default)]
     pub defer: bool,
 }
@@ -87,7 +87,7 @@ pub struct DeleteSnapshots {
 pub struct DeletedSnapshots {
     /// Their names.
     pub deleted: Vec<String>,
-    /// Of these, those whose space comes back only when one of the clones over them is left.
+    /// Of these, those whose space comes back only when one of the branches over them is left.
     pub deferred: Vec<String>,
 }
 

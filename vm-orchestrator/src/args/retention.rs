@@ -72,7 +72,7 @@ pub struct ScheduleArgs {
     /// How often, like 1s, 5m, 1h, 1d, 1w: 1s to 366d
     #[arg(long, value_name = "INTERVAL", value_parser = parse_interval)]
     pub every: u64,
-    /// What the names of its snapshots begin with [default: the schedule's name]
+    /// What the names of its snapshots begin with, 40 characters at most [default: the schedule's name]
     #[arg(long, value_parser = parse_snapshot_name)]
     pub prefix: Option<String>,
     /// What stays.

@@ -39,7 +39,7 @@ fn text(Deleted { vdisk, snapshots }: &Deleted) -> String {
     }
     let lines = snapshots.deleted.iter().map(|name| {
         let space = match snapshots.deferred.contains(name) {
-            true => "; its space comes back with that of the clones over it",
+            true => "; its space comes back when one branch over it is left",
             false => "",
         };
         format!("snapshot {name} of vDisk {vdisk}: deleted{space}\n")
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(
             text(&deleted),
             "snapshot b of vDisk web: deleted\n\
-             snapshot a of vDisk web: deleted; its space comes back with that of the clones over it\n"
+             snapshot a of vDisk web: deleted; its space comes back when one branch over it is left\n"
         );
         deleted.snapshots.deleted.clear();
         assert_eq!(text(&deleted), "vDisk web has no snapshots\n");

@@ -5,14 +5,14 @@
 
 use super::store_check::{could_not_run, verdict};
 use crate::args::CheckArgs;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::progress::Progress;
 use crate::settings::{Format, Settings};
 use crate::units;
 use block_store::check::Finding;
-use control_api::Client;
 use control_api::types::{ScrubOutcome, ScrubPass, ScrubStatus, StartScrub};
+use control_api::{Client, ClientError};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -53,22 +53,35 @@ pub(super) async fn serves(settings: &Settings, dir: &Path) -> bool {
 }
 
 pub(super) async fn run(settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
-    watch(settings, args)
+    let client = Client::connect(&settings.run).await.map_err(nobody)?;
+    watch(settings, args, client)
         .await
-        .map_err(|failure| match args.dir {
-            // Nobody answers, and no directory was named either.
-            None if failure.exit == crate::failure::Exit::Unreachable => could_not_run(
-                failure.message,
-            )
-            .hint(
-                "a store that no backend serves is checked by its directory: firn store check DIR",
-            ),
+        .map_err(|failure| match failure.exit {
+            Exit::Unreachable => Failure {
+                exit: Exit::Usage,
+                ..failure
+            },
             _ => failure,
         })
 }
 
-async fn watch(settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
-    let mut client = settings.connect().await?;
+/// It could not be checked, and why.
+fn nobody(error: ClientError) -> Failure {
+    let no_backend = matches!(error, ClientError::NotListening { .. });
+    let (message, hint) = (error.to_string(), error.hint());
+    Failure {
+        hint: match no_backend {
+            true => Some(
+                "a store that no backend serves is checked by its directory: firn store check DIR"
+                    .into(),
+            ),
+            false => hint,
+        },
+        ..could_not_run(message)
+    }
+}
+
+async fn watch(settings: &Settings, args: &CheckArgs, mut client: Client) -> Result<(), Failure> {
     let dir = client.health().await?.store;
     let request = StartScrub {
         rate: Some(0),
@@ -152,4 +165,23 @@ fn summary(pass: &ScrubPass) -> String {
         text += &format!("only the first {kept} findings are listed\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_no_backend_listens_the_directory_is_asked_for() {
+        let socket = || std::path::PathBuf::from("/run/firn/control.sock");
+        let absent = nobody(ClientError::NotListening {
+            socket: socket(),
+            source: std::io::ErrorKind::NotFound.into(),
+        });
+        let denied = nobody(ClientError::Denied { socket: socket() });
+        let hint = |failure: &Failure| failure.hint.clone().unwrap_or_default();
+        assert!(hint(&absent).ends_with("firn store check DIR"));
+        assert!(hint(&denied).contains("sudo"));
+        assert_eq!((absent.exit, denied.exit), (Exit::Usage, Exit::Usage));
+    }
 }

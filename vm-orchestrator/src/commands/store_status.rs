@@ -175,7 +175,7 @@ fn state(store: &StoreStatus) -> String {
             "FAILED, takes no writes: {why}. Stop the backend, see to the disk, start it again"
         ),
         (None, true) => {
-            "FULL: writes wait or fail; delete vDisks or give the filesystem more space".into()
+            "FULL: writes wait or fail; delete snapshots or vDisks, or give the filesystem more space".into()
         }
         (None, false) => "serving".into(),
     }

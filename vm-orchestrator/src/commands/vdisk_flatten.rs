@@ -19,7 +19,8 @@ pub(super) async fn run(settings: &Settings, args: &FlattenArgs) -> Result<(), F
             return Err(Failure::failed(format!(
                 "vDisk {} stays a clone: {why}",
                 args.name
-            )));
+            ))
+            .hint("see to what is named here, then restart the backend: it tries again by itself, and not before"));
         }
         progress.at(flattening.done_bytes);
         tokio::time::sleep(GLANCE).await;

@@ -110,7 +110,7 @@ fn space(dir: &Path) -> Finding {
             Verdict::Warning,
             CHECK,
             found,
-            "delete vDisks that are not needed, or give the filesystem more space, before guests stall",
+            "delete snapshots or vDisks that are not needed, or give the filesystem more space, before guests stall",
         ),
     }
 }

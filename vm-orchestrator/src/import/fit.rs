@@ -39,7 +39,7 @@ pub fn check_fit(source: &Source, status: &StoreStatus) -> Result<(), Failure> {
             bytes(needed),
             bytes(status.free_bytes)
         ))
-        .hint("delete vDisks that are not needed, or give the store's filesystem more space")),
+        .hint("delete snapshots or vDisks that are not needed, or give the store's filesystem more space")),
     }
 }
 
