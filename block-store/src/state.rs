@@ -9,7 +9,7 @@ use crate::format::{Catalogue, Dropped, Entry};
 use crate::io::DiskFile;
 use crate::log::{Log, Stream};
 use crate::map::{Freed, Map, Presence, Resolved};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 /// Why a request can't go on right now.
@@ -51,6 +51,8 @@ pub struct State {
     pub segment_size: u32,
     /// Sealed layers that somebody reads, for as long as he does.
     pub readers: Vec<(u32, Weak<()>)>,
+    /// By vDisk: the layer that it left when it was reverted last, and its size then; for going back to that.
+    pub left: HashMap<u32, (u32, u64)>,
     /// Layers that can't be merged because of damage, until the store is opened again.
     pub stuck: HashSet<u32>,
 }

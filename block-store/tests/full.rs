@@ -2,6 +2,7 @@
 
 mod support;
 
+use block_store::alloc::Phase;
 use block_store::{Command, Done, Lane, OnFull, RequestError, Store, StoreError, VDisk};
 use std::sync::Arc;
 use support::{BLOCK, Client, Machine, SEGMENT, content, noise, step, vdisk};
@@ -103,6 +104,26 @@ fn a_discard_lets_stalled_writes_go_on() {
     check(&mut client, &disk, blocks / 2..blocks + 1);
     let gone = client.read(&disk, 0, BLOCK).unwrap();
     assert!(gone.iter().all(|b| *b == 0));
+}
+
+/// A write of a part of a block that waits for space keeps none itself: the segment in which it found the rest.
+#[test]
+fn what_waits_for_space_keeps_none() {
+    let (_m, store, disk, mut client) = small();
+    fill(&mut client, &disk);
+    let mut other = Client::new(&store);
+    let part = Command::Write {
+        offset: 0,
+        from: vec![7; 512],
+    };
+    other.lane.submit(&disk, part, 0);
+    assert!(other.wait(40).is_none());
+    let state = store.core().state.lock();
+    let sealed = state.segments.iter();
+    let sealed = sealed.filter(|(_, s)| s.phase == Phase::Sealed);
+    for (id, segment) in sealed {
+        assert_eq!(Arc::strong_count(&segment.file), 1, "segment {id:x}");
+    }
 }
 
 /// Three quarters of every segment are overwritten: only moving the rest together gives space back.

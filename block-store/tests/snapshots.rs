@@ -8,10 +8,10 @@ use block_store::read::Search;
 use block_store::recover::load_node;
 use block_store::snapshot::{next_task, tidy};
 use block_store::state::Blocked;
-use block_store::{RequestError, Store, StoreError};
+use block_store::{Command, RequestError, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{BLOCK, Client, Machine, content, step, vdisk};
+use support::{BLOCK, Client, Machine, content, noise, step, vdisk};
 
 /// Blocks of a vDisk: two leaves of its map, and a bit of a third.
 const BLOCKS: u64 = 1100;
@@ -411,6 +411,39 @@ fn several_are_deleted_at_once_or_none() {
     assert_eq!(names(), [""; 0]);
 }
 
+/// A revert that could not be made durable has not happened.
+#[test]
+fn a_revert_that_fails_changes_nothing() {
+    let mut m = Machine::new(15, 64 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 500);
+    store.create_snapshot(&["a"], "s").unwrap();
+    let old = live.clone();
+    write(&mut client, "a", &mut live, 2, 100, 500);
+    store.resize_vdisk("a", 2 * SIZE).unwrap();
+    // No checkpoint can hold this.
+    let text = noise(1, 1 << 20)
+        .into_iter()
+        .map(|b| char::from(b % 90 + 32));
+    store.core().state.lock().catalogue.rules = Some(text.collect());
+    store.revert_vdisk("a", "s", None).unwrap_err();
+    store.core().state.lock().catalogue.rules = None;
+    assert_eq!(disk.size(), 2 * SIZE);
+    let snapshots = BTreeMap::from([("s".to_owned(), old)]);
+    settle(&store);
+    verify_all(&store, &live, &snapshots, "failed");
+    client.flush(&disk).unwrap();
+    drop((client, store, disk));
+    m.power_loss();
+    let store = m.open();
+    assert_eq!(store.vdisk("a").unwrap().size(), 2 * SIZE);
+    verify_all(&store, &live, &snapshots, "after power loss");
+    assert_eq!(layers(&store), 2);
+}
+
 /// A revert that was cut short has happened, size and all, or not at all.
 #[test]
 fn a_revert_brings_the_size_back() {
@@ -718,4 +751,34 @@ fn random_tree(seed: u64) {
     );
     store.shutdown().unwrap();
     assert_sound(&m, &format!("seed {seed}, alone"));
+}
+
+/// A write of a part of a block reads the rest from a layer that is merged meanwhile, and then the block is discarded: the live layer
+/// says the same as before, and yet what was read is out of date.
+#[test]
+fn a_discard_after_a_merge_is_seen_by_writes_of_parts() {
+    let m = Machine::new(16, 64 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    client.write(&disk, 0, &content(1, 0, 4)).unwrap();
+    store.create_snapshot(&["a"], "s").unwrap();
+    store.delete_snapshots("a", &["s"], false).unwrap();
+    // Its data is written out, so that it has to be read.
+    client.flush(&disk).unwrap();
+    step(&store, false);
+    let mut slow = Client::new(&store);
+    let part = Command::Write {
+        offset: 512,
+        from: vec![7; 512],
+    };
+    slow.lane.submit(&disk, part, 0);
+    while tidy(store.core(), 1000).unwrap().more {}
+    assert_eq!(layers(&store), 1);
+    client.discard(&disk, 0, BLOCK as u64).unwrap();
+    slow.wait(200).unwrap().result.unwrap();
+    let mut wanted = vec![0; BLOCK];
+    wanted[512..1024].fill(7);
+    let found = client.read(&disk, 0, BLOCK).unwrap();
+    assert!(found == wanted, "{:?}", &found[..16]);
 }

@@ -347,6 +347,7 @@ impl Forward {
             wants_room: false,
             segment_size: 0,
             readers: Vec::new(),
+            left: HashMap::new(),
             stuck: HashSet::new(),
         };
         Self {

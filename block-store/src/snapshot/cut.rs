@@ -52,11 +52,15 @@ pub fn apply_cut(state: &mut State, row: &CutRow, since: u64) -> Result<(), &'st
     }
     let vdisk = catalogue.vdisks.iter_mut().find(|v| v.id == row.vdisk);
     let vdisk = vdisk.ok_or("there is no such vDisk")?;
-    if vdisk.layer != row.parent
-        && let Some(snapshot) = catalogue.snapshots.iter().find(|s| s.layer == row.parent)
-    {
-        // Reverted: to the size as well.
-        vdisk.size = snapshot.size;
+    if vdisk.layer != row.parent {
+        // Reverted: to the size as well. Or that is undone.
+        let mut snapshots = catalogue.snapshots.iter();
+        let snapshot = snapshots.find(|s| s.layer == row.parent).map(|s| s.size);
+        let left = state.left.insert(vdisk.id, (vdisk.layer, vdisk.size));
+        let undone = left.filter(|(layer, _)| *layer == row.parent);
+        vdisk.size = snapshot
+            .or(undone.map(|(_, size)| size))
+            .unwrap_or(vdisk.size);
     }
     vdisk.layer = row.layer;
     catalogue.layers.insert(

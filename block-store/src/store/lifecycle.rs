@@ -165,18 +165,16 @@ impl Store {
             return Ok(());
         }
         let _one = self.changing.lock();
-        let own: Vec<u32> = {
+        let (before, own): (_, Vec<u32>) = {
             let mut state = self.core.state.lock();
-            state.catalogue.rules = Some(json);
-            state
-                .catalogue
-                .vdisks
-                .iter()
-                .filter(|v| v.rules.is_some())
-                .map(|v| v.id)
-                .collect()
+            let before = state.catalogue.rules.replace(json);
+            let rows = state.catalogue.vdisks.iter();
+            let own = rows.filter(|v| v.rules.is_some()).map(|v| v.id);
+            (before, own.collect())
         };
-        self.checkpoint()?;
+        self.checkpoint().inspect_err(|_| {
+            self.core.state.lock().catalogue.rules = before;
+        })?;
         *self.rules.write() = Arc::clone(&rules);
         for vdisk in self
             .vdisks

@@ -24,7 +24,7 @@ use crate::map::{NODE_MEMORY, Presence, RESOLVED_MEMORY, Resolved};
 use crate::recover::{BufferFound, Recovered, note_failed_recovery, recover, replay_buffer};
 use crate::state::State;
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +178,7 @@ impl Store {
             wants_room: false,
             segment_size: superblock.segment_size,
             readers: Vec::new(),
+            left: HashMap::new(),
             stuck: HashSet::new(),
         };
         let mut core = Core::new(disk, superblock.store, state, config.checkpoint_log);

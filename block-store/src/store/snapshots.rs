@@ -211,10 +211,19 @@ impl Store {
             let keeper = self.keeper();
             keeper.complete(keeper.cut_named(&[vdisk], keep)?)?;
         }
+        // Until it is durable nobody may let go of what is to be left.
+        let (before, size, pin) = (disk.layer(), disk.size(), Arc::new(()));
+        let reader = (before, Arc::downgrade(&pin));
+        self.core.state.lock().readers.push(reader);
         let disks = [Arc::clone(&disk)];
-        self.keeper().cut(&disks, Some(row.layer), |_, _, _| {})?;
+        let over = |layer| self.keeper().cut(&disks, Some(layer), |_, _, _| {});
+        over(row.layer)?;
         disk.set_size(row.size);
-        self.checkpoint()?;
+        if let Err(error) = self.checkpoint() {
+            over(before)?;
+            disk.set_size(size);
+            return Err(error);
+        }
         self.core.upkeep_bell.ring();
         Ok(())
     }

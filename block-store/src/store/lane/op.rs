@@ -4,8 +4,10 @@ use super::{Command, Done};
 use crate::error::RequestError;
 use crate::format::{BLOCK, Location};
 use crate::io::AlignedBuf;
+use crate::map::Missing;
 use crate::payload::Payload;
 use crate::read::{PageRead, Progress, Run};
+use crate::state::State;
 use crate::store::vdisk::VDisk;
 use crate::write::PreparedWrite;
 use std::sync::Arc;
@@ -31,8 +33,39 @@ pub(super) struct Edge {
     pub block: u64,
     /// Where the block begins in [`Parts::data`].
     pub data_at: usize,
-    /// What the live layer of then said of it before it was read: that layer, and its packed entry.
-    pub seen: Option<(u32, u64)>,
+    /// What was said of it before it was read.
+    pub seen: Option<Seen>,
+}
+
+/// What the map says of a block that is about to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The live layer.
+    layer: u32,
+    /// Its packed entry.
+    bits: u64,
+    /// When that was.
+    moment: u64,
+}
+
+impl Seen {
+    /// What the map says now.
+    pub fn now(state: &mut State, layer: u32, block: u64) -> Result<Self, Missing> {
+        Ok(Self {
+            layer,
+            bits: state.map.lookup(layer, block)?,
+            moment: state.map.moment(),
+        })
+    }
+
+    /// Whether what was read since then is still what the block holds.
+    ///
+    /// That the live layer has no entry, as before, is not enough: what lay below it may have moved to it by a merge, and have been
+    /// discarded then.
+    pub fn holds(&self, state: &mut State, layer: u32, block: u64) -> Result<bool, Missing> {
+        let same = self.layer == layer && self.bits == state.map.lookup(layer, block)?;
+        Ok(same && !state.map.moved(block, self.moment))
+    }
 }
 
 /// The parts of an operation that own memory, reused from one to the next.

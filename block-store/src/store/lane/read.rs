@@ -1,7 +1,7 @@
 //! Reads, and the reads of blocks that a write covers only in part.
 
 use super::Lane;
-use super::op::{Kind, Op};
+use super::op::{Kind, Op, Seen};
 use crate::compress::{Touch, Touching, coalesces};
 use crate::counters::count;
 use crate::defrag::{Gather, Later, Pieces};
@@ -113,6 +113,9 @@ impl<P: Payload> Lane<P> {
         for buffer in op.parts.buffers.drain(..).flatten() {
             self.buffers.keep(buffer);
         }
+        // A write that waits for space must not keep the segments in which it found its edges.
+        op.parts.runs.clear();
+        op.parts.reads.clear();
         let kind = op.kind;
         if again {
             op.looked_again = true;
@@ -235,10 +238,8 @@ fn plan_edges<P>(state: &mut State, layer: u32, op: &mut Op<P>) -> Result<(), Bl
     while let Some(edge) = op.parts.edges.get_mut(op.edges_planned) {
         // Before the search begins: whatever comes in between is seen to have come.
         if edge.seen.is_none() {
-            edge.seen = Some((
-                layer,
-                state.map.lookup(layer, edge.block).map_err(Blocked::Node)?,
-            ));
+            let seen = Seen::now(state, layer, edge.block);
+            edge.seen = Some(seen.map_err(Blocked::Node)?);
         }
         let (runs, progress) = (&mut op.parts.runs, &mut op.parts.progress);
         plan(state, layer, edge.block, 1, progress, runs)?;

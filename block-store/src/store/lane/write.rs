@@ -341,7 +341,7 @@ fn copy_payload<P: Payload>(op: &mut Op<P>) -> Result<(), RequestError> {
         .map_err(|PayloadError| RequestError::Payload)
 }
 
-/// Whether the edge blocks within a piece still are what was read: the live layer is the same, and says the same of them.
+/// Whether the edge blocks within a piece still are what was read.
 fn edges_unchanged(
     state: &mut State,
     layer: u32,
@@ -350,8 +350,8 @@ fn edges_unchanged(
 ) -> Result<bool, Blocked> {
     let within = |e: &&Edge| (piece.first..piece.first + piece.blocks).contains(&e.block);
     for edge in edges.iter().filter(within) {
-        let bits = state.map.lookup(layer, edge.block);
-        if edge.seen != Some((layer, bits.map_err(Blocked::Node)?)) {
+        let holds = edge.seen.map(|s| s.holds(state, layer, edge.block));
+        if holds.transpose().map_err(Blocked::Node)? != Some(true) {
             return Ok(false);
         }
     }
