@@ -3,7 +3,7 @@
 //! Draining and committing are here because everybody needs them: the log's thread all the time, a checkpoint
 //! before it writes the map, a clean stop at its end.
 
-use crate::alloc::{Content, Phase, RESERVED, Segment};
+use crate::alloc::{Content, Phase, RESERVED, Removed, Segment, shorten};
 use crate::bell::{Bell, LaneBell};
 use crate::check::Scrub;
 use crate::counters::Counters;
@@ -62,8 +62,10 @@ pub struct Core {
     lanes: Mutex<Vec<std::sync::Weak<LaneBell>>>,
     /// The log's thread.
     pub log_bell: Bell,
-    /// The thread that allocates segments.
+    /// The thread that allocates segments, and gives back the space of those that have gone.
     pub alloc_bell: Bell,
+    /// These.
+    pub removed: Mutex<Removed>,
     /// The thread of checkpoints and reclamation.
     pub upkeep_bell: Bell,
     /// The thread that builds presence maps.
@@ -110,6 +112,7 @@ impl Core {
             lanes: Mutex::default(),
             log_bell: Bell::default(),
             alloc_bell: Bell::default(),
+            removed: Mutex::default(),
             upkeep_bell: Bell::default(),
             maps_bell: Bell::default(),
             defrag_bell: Bell::default(),
@@ -353,7 +356,7 @@ impl Core {
         self.resume_lanes();
     }
 
-    /// Allocates one spare segment if there are too few. `false`: there are enough, or there is no space.
+    /// Allocates one spare segment if there are too few, or gives back space for it. `false`: there are enough, or there is no space.
     ///
     /// The file, its header and its name are durable before anything can be appended: an acknowledged write never
     /// waits for space, and a flush never for a directory.
@@ -388,6 +391,7 @@ impl Core {
                 self.resume_lanes();
                 Ok(true)
             }
+            Err(e) if is_full(&e) && self.give_back_step() => Ok(true),
             // One more to be written ahead is a luxury: nobody waits for it, and nothing is full without it.
             Err(e) if is_full(&e) && enough => {
                 self.state.lock().segments.prewrite = false;
@@ -419,10 +423,29 @@ impl Core {
         }
     }
 
-    /// Allocates as many spare segments as are kept ready, as far as there is space.
+    /// Allocates as many spare segments as are kept ready, as far as there is space; gives back what has gone.
     pub fn allocate_ready(&self) -> Result<(), StoreError> {
-        while self.allocate_step()? {}
-        Ok(())
+        loop {
+            while self.allocate_step()? {}
+            if !self.give_back_step() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives back some of the space of a removed segment. `false`: there is none that nobody reads.
+    fn give_back_step(&self) -> bool {
+        let Some(file) = self.removed.lock().take_unread() else {
+            return false;
+        };
+        match shorten(&*file) {
+            Ok(true) => self.removed.lock().add(file),
+            Ok(false) => {}
+            Err(error) => {
+                log::warn!("giving back the space of {file:?}: {error}; closing it does");
+            }
+        }
+        true
     }
 
     fn create_segment(&self, id: u32, generation: u64, prewrite: bool) -> io::Result<Segment> {

@@ -5,12 +5,14 @@
 
 mod census;
 mod prewrite;
+mod removed;
 mod victim;
 
 use crate::format::{SegmentRow, Temperature};
 use crate::io::DiskFile;
 pub use census::{Census, Kind, census};
 pub use prewrite::prewriting_pays;
+pub use removed::{Removed, shorten};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 pub use victim::{Appetite, Candidate, Why, choose};

@@ -7,7 +7,7 @@
 //! 4. One superblock is written and synced, never the one that the store was opened from, which may be the only good one:
 //!    from here on the checkpoint counts.
 //! 5. The other superblock is written and synced: from here on damage to either one heals from the other.
-//! 6. Only now segments are unlinked that neither this checkpoint nor the map of today names, and give back their space.
+//! 6. Only now segments are unlinked that neither this checkpoint nor the map of today names.
 //!
 //! A crash before the end of 4 leaves the checkpoint before it, named by the other superblock, whose segments are all still there.
 
@@ -24,7 +24,7 @@ use crate::io::{AlignedBuf, DiskFile};
 use crate::log::Cause;
 use crate::map::{Frozen, NodeKey, Settled};
 use meta::{MetaWriter, read_chain};
-use remove::Removed;
+use remove::remove_dead;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,7 +42,6 @@ pub struct Checkpointer {
     meta: MetaWriter,
     /// Segments that hold the pieces of the current table and catalogue.
     chains: Vec<u32>,
-    removed: Removed,
 }
 
 /// The store as of the cut.
@@ -71,7 +70,6 @@ impl Checkpointer {
             file,
             meta: MetaWriter::default(),
             chains,
-            removed: Removed::default(),
         }
     }
 
@@ -130,7 +128,7 @@ impl Checkpointer {
         settle(core, &image.frozen, &written, &chains, &self.chains);
         self.chains = chains;
         core.checkpoint_taken(image.appended);
-        self.removed.take(core, &image.rows);
+        remove_dead(core, &image.rows);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often a full store looks for space.
+/// How often a full store looks for space, and for that of removed segments that are still read.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long changes wait for a checkpoint at most, when there are few.
 const QUIET: Duration = Duration::from_secs(30);
@@ -130,9 +130,10 @@ impl Store {
         self.threads.spawn("firn-alloc", move |stop| {
             let mut said = Said::default();
             while !stop.load(SeqCst) {
-                let full = core.state.lock().full;
+                // Who still reads a removed segment does not ring when he is done.
+                let waits = core.state.lock().full || !core.removed.lock().is_empty();
                 core.alloc_bell
-                    .wait((full || said.failing()).then_some(RETRY));
+                    .wait((waits || said.failing()).then_some(RETRY));
                 said.outcome("allocating segments", core.allocate_ready());
                 if core.state.lock().full {
                     core.upkeep_bell.ring();
