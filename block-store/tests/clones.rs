@@ -4,9 +4,11 @@ mod support;
 
 use block_store::check::{CheckOptions, check};
 use block_store::io::sim::{Damage, Rng};
+use block_store::snapshot::tidy;
 use block_store::{Store, VDisk};
 use std::sync::Arc;
-use support::{BLOCK, Client, Machine, content, step, vdisk};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use support::{BLOCK, Client, Event, Machine, content, step, vdisk};
 
 const BLOCKS: u64 = 2048;
 const SIZE: u64 = BLOCKS * BLOCK as u64;
@@ -260,5 +262,45 @@ fn damage_keeps_a_clone_a_clone() {
             true => assert!(read.is_err()),
             false => assert!(read.is_ok(), "block {block}"),
         }
+    }
+}
+
+/// What the clone has copied moves on to the layer over it while that is merged: nobody may look for it below.
+#[test]
+fn a_clone_becomes_independent_in_the_middle_of_a_merge() {
+    for steps in 1..6 {
+        let m = Machine::new(40, 64 << 20);
+        let (store, mut client) = cloned(&m);
+        let c = store.vdisk("c").unwrap();
+        store.create_snapshot(&["c"], "c1").unwrap();
+        write(&mut client, &c, 5, (2..BLOCKS).step_by(7));
+        store.create_snapshot(&["c"], "c2").unwrap();
+        let want = |block: u64| match () {
+            () if block % 7 == 2 => Some(5),
+            () => of_c(block),
+        };
+        // By this the layers' presence maps are wanted, and built.
+        all_is(&mut client, &c, want);
+        upkeep(&store);
+        assert!(store.status().presence_maps >= 2);
+        store.flatten_vdisk("c").unwrap();
+        let (busy, begun) = (Arc::clone(&store), AtomicBool::new(false));
+        m.hooks.watch(move |event, _| {
+            let c = busy.vdisk("c").unwrap();
+            let done = busy.flattening(&c).map_or(0, |f| f.done_bytes);
+            if event == Event::Read && done >= SIZE / 2 && !begun.swap(true, Relaxed) {
+                busy.delete_snapshots("c", &["c1"], false).unwrap();
+                tidy(busy.core(), steps).unwrap();
+            }
+        });
+        while store.flattening(&c).is_some() {
+            // As if another thread were in the middle of the merge.
+            let _merging = store.core().tidying.lock();
+            store.upkeep().unwrap();
+        }
+        m.hooks.watch(|_, _| ());
+        all_is(&mut client, &c, want);
+        upkeep(&store);
+        all_is(&mut client, &c, want);
     }
 }

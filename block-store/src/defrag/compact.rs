@@ -4,7 +4,7 @@
 use super::group::{pays, stretches};
 use super::pace::Pace;
 use super::policy::Policies;
-use super::relocate::relocate;
+use super::relocate::{Moved, relocate};
 use super::source::{Due, Piece, Source, compacting};
 use crate::alloc::Why;
 use crate::compress::{Class, Codec, WriteTraits};
@@ -187,8 +187,8 @@ impl<'a> Compaction<'a> {
         // Dead blocks come along, and stay dead: the map does not name them.
         let entry = |n| Entry::Stored { at, index: n }.pack();
         let seen: Vec<u64> = (0..piece.header.count as u8).map(entry).collect();
-        let at = relocate(self.core, COMPACT, &piece.header, payload, &seen)?;
-        Ok(at.map(drop).ok_or(Left::NoRoom))
+        let moved = relocate(self.core, COMPACT, &piece.header, payload, &seen);
+        outcome(moved, piece)
     }
 
     /// Blocks of several extents, decoded and packed anew.
@@ -240,9 +240,9 @@ impl<'a> Compaction<'a> {
             };
             let from = (piece.first - first) as usize;
             let seen = seen.get(from..from + piece.blocks as usize);
-            let moved = relocate(self.core, cause, &header, payload, seen.unwrap_or_default())?;
-            if moved.is_none() {
-                return Ok(Err(Left::NoRoom));
+            let moved = relocate(self.core, cause, &header, payload, seen.unwrap_or_default());
+            if let Err(left) = outcome(moved, head)? {
+                return Ok(Err(left));
             }
         }
         Ok(Ok(()))
@@ -271,6 +271,17 @@ pub fn bytes_moved(core: &Core) -> u64 {
 fn would_change(stretch: &[Piece], codec: Codec) -> bool {
     let other = |p: &Piece| p.header.codec != 0 && p.header.codec != codec.byte();
     codec != Codec::None && stretch.iter().any(other)
+}
+
+/// A damaged map keeps what it names where it is, and nothing else.
+fn outcome(
+    moved: Result<Option<Moved>, StoreError>,
+    piece: &Piece,
+) -> Result<Result<(), Left>, StoreError> {
+    match moved {
+        Err(error @ StoreError::Damaged { .. }) => Ok(Err(unreadable(&error, piece))),
+        moved => Ok(moved?.map(drop).ok_or(Left::NoRoom)),
+    }
 }
 
 fn unreadable(error: &StoreError, piece: &Piece) -> Left {

@@ -187,7 +187,6 @@ fn compact(
             _ => Progress::More,
         });
     }
-    pace.rest();
     let before = bytes_moved(core);
     let mut compaction = Compaction::new(core, &round.policies, round.appetite.urgent)?;
     let outcome = compaction.run(sources, pace, due)?;

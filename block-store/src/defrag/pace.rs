@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// Work is not interrupted sooner.
 const SLICE: Duration = Duration::from_millis(2);
+/// Nor for longer: what lies between two pieces of work may have been a checkpoint, or hours without any.
+const REST: Duration = Duration::from_millis(20);
 
 /// Counts the requests that guests have had served.
 type Requests = Box<dyn Fn() -> u64 + Send>;
@@ -25,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// To be called between two pieces of work: sleeps for as long as was worked, if guests were served meanwhile.
+    /// To be called between two pieces of work: sleeps for as long as was worked, within bounds, if guests were served meanwhile.
     pub fn wait(&mut self) {
         let Some(requests) = &self.requests else {
             return;
@@ -37,14 +39,30 @@ impl Pace {
         let worked = since.elapsed();
         if worked >= SLICE {
             if requests() != before {
-                std::thread::sleep(worked);
+                std::thread::sleep(worked.min(REST));
             }
             self.since = Some((Instant::now(), requests()));
         }
     }
+}
 
-    /// Work ends, or begins after a while: what was in between does not count.
-    pub fn rest(&mut self) {
-        self.since = None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    #[test]
+    fn what_has_rested_for_hours_does_not_sleep_for_hours() {
+        let served = Arc::new(AtomicU64::new(0));
+        let requests = Arc::clone(&served);
+        let mut pace = Pace::beside(move || requests.load(Relaxed));
+        pace.wait();
+        let hours = Duration::from_secs(7 * 3600);
+        pace.since = pace.since.map(|(since, before)| (since - hours, before));
+        served.store(1, Relaxed);
+        let begun = Instant::now();
+        pace.wait();
+        assert!((REST..hours / 100).contains(&begun.elapsed()));
     }
 }

@@ -118,7 +118,15 @@ impl Source {
 
     /// Live nodes become dirty: the next checkpoint writes them elsewhere. `false`: there is no room for all.
     pub fn rewrite_nodes(&self, core: &Core, due: &mut Due<'_>) -> Result<bool, StoreError> {
-        for record in self.records()? {
+        let records = match self.records() {
+            Ok(records) => records,
+            Err(error) => {
+                log::error!("{error}; the maps in it stay where they are");
+                return Ok(true);
+            }
+        };
+        let mut damage = Damage::of(self);
+        for record in records {
             due.checkpoint(core)?;
             if record.header.kind != RecordKind::Node {
                 continue;
@@ -136,9 +144,10 @@ impl Source {
                     }
                 }
                 Ok(!state.map.is_full())
-            })?;
-            if done != Ok(true) {
-                return Ok(false);
+            });
+            match damage.left(done)? {
+                Some(Ok(true)) | None => {}
+                Some(_) => return Ok(false),
             }
         }
         Ok(true)
@@ -153,6 +162,7 @@ impl Source {
         due: &mut Due<'_>,
         out: &mut Vec<Piece>,
     ) -> Result<(), StoreError> {
+        let mut damage = Damage::of(self);
         for record in records {
             due.checkpoint(core)?;
             if record.header.kind != RecordKind::Extent {
@@ -164,7 +174,8 @@ impl Source {
                 owners
                     .map(|layer| Ok((layer, alive_blocks(state, layer, &record.header, at)?)))
                     .collect::<Result<Vec<_>, Blocked>>()
-            })?;
+            });
+            let found = damage.left(found)?.and_then(Result::ok);
             for (layer, ranges) in found.unwrap_or_default() {
                 // A copy is its owner's own: it needs no alias.
                 let header = RecordHeader {
@@ -222,6 +233,38 @@ impl Source {
         let skip = (at.offset - start) as usize;
         buf.get(skip..skip + at.len as usize)
             .ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// What a damaged map names can't be found, and stays where it is; all else is none of its business.
+struct Damage {
+    segment: u32,
+    /// Once is enough: a leaf has hundreds of entries.
+    said: bool,
+}
+
+impl Damage {
+    fn of(source: &Source) -> Self {
+        Self {
+            segment: source.id,
+            said: false,
+        }
+    }
+
+    /// `None`: damaged.
+    fn left<T>(&mut self, outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match outcome {
+            Err(error @ StoreError::Damaged { .. }) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    log::error!(
+                        "compacting segment {:x}: {error}; what that names stays where it is",
+                        self.segment
+                    );
+                }
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 }
 

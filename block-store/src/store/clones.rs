@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::format::{BLOCK, Catalogue, Entry, NODE_SLOTS};
 use crate::log::Cause;
 use crate::read::Search;
-use crate::snapshot::{Graft, graft, to_take_over};
+use crate::snapshot::{Graft, ancestors, graft, to_take_over};
 use crate::state::Blocked;
 use crate::write::{Packer, PreparedWrite};
 use parking_lot::Mutex;
@@ -383,8 +383,12 @@ fn finish(core: &Core, vdisk: u32, copied: Option<Graft>) -> bool {
         if let Some(layer) = state.catalogue.layers.get_mut(&graft.own) {
             layer.parent = None;
         }
-        // It knows nothing of what was copied since.
-        state.presence.forget(graft.own);
+        // It knows nothing of what was copied since, nor does a layer over it that it is being merged into.
+        let layer = state.catalogue.vdisks.iter().find(|v| v.id == vdisk);
+        let over = layer.map_or_else(Vec::new, |v| ancestors(&state.catalogue, v.layer).collect());
+        for layer in over {
+            state.presence.forget(layer);
+        }
     }
     let rows = state.catalogue.vdisks.iter_mut();
     for row in rows.filter(|v| v.id == vdisk) {
