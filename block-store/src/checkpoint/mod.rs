@@ -175,7 +175,7 @@ impl Checkpointer {
         let catalogue = image
             .catalogue
             .encode()
-            .map_err(StoreError::damaged("encoding the catalogue"))?;
+            .map_err(|e| StoreError::Refused(format!("no checkpoint can be taken: {e}")))?;
         // The table must name the segment that it is written to: make sure that it is open already.
         self.meta
             .reserve(core, image.rows.len() * 32 + catalogue.len() + (64 << 10))?;
