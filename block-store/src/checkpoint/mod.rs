@@ -298,13 +298,9 @@ fn cut(core: &Core) -> Image {
     for (id, layer) in &mut state.catalogue.layers {
         layer.root = state.map.root(*id);
     }
-    if !state.catalogue.aliases.is_empty() {
-        let generations = state.segments.generations();
-        state.catalogue.aliases.tidy(|range| {
-            let first = generations.partition_point(|g| *g < range.start);
-            generations.get(first).is_some_and(|g| *g < range.end)
-        });
-    }
+    let vanished = state.segments.vanished();
+    let generations = || state.segments.generations();
+    state.catalogue.aliases.tidy(vanished, generations);
     Image {
         lsn: state.log.last_lsn(),
         appended: state.log.appended,
