@@ -240,6 +240,30 @@ fn deleted_snapshots_give_their_space_back() {
     assert!(store.core().state.lock().catalogue.aliases.is_empty());
 }
 
+/// What the next opening would not take in is not switched in: the store goes on from the checkpoint before.
+#[test]
+fn a_catalogue_that_has_grown_too_large_costs_the_checkpoint_and_no_more() {
+    let m = Machine::new(7, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 30);
+    let grow = |to| store.core().state.lock().catalogue.rules = to;
+    grow(Some("r".repeat(256 << 20)));
+    let refused = store.create_snapshot(&["a"], "s").unwrap_err();
+    assert!(refused.to_string().contains("no checkpoint can be taken"));
+    assert!(store.snapshots(None).unwrap().is_empty());
+    write(&mut client, "a", &mut live, 2, 10, 30);
+    verify_all(&store, &live, &BTreeMap::new(), "too large");
+    grow(None);
+    store.create_snapshot(&["a"], "s").unwrap();
+    drop((client, store));
+    let store = m.open();
+    verify_all(&store, &live, &BTreeMap::new(), "opened again");
+    assert_eq!(store.snapshots(None).unwrap().len(), 1);
+}
+
 #[test]
 fn what_can_not_be_done_is_refused_and_changes_nothing() {
     let m = Machine::new(6, 64 << 20);

@@ -180,11 +180,21 @@ impl Segments {
 
     /// Generations of all segments, in order; also of removed ones that reads are still using.
     pub fn generations(&self) -> Vec<u64> {
-        let held = self.gone.iter().filter(|(_, f)| f.strong_count() > 0);
         let mut all: Vec<u64> = self.by_id.values().map(|s| s.generation).collect();
-        all.extend(held.map(|(generation, _)| *generation));
+        all.extend(self.held());
         all.sort_unstable();
         all
+    }
+
+    /// How many have vanished from these until now.
+    pub fn vanished(&self) -> u64 {
+        self.removals - self.held().count() as u64
+    }
+
+    /// Generations of removed segments that reads are still using.
+    fn held(&self) -> impl Iterator<Item = u64> {
+        let held = self.gone.iter().filter(|(_, f)| f.strong_count() > 0);
+        held.map(|(generation, _)| *generation)
     }
 
     /// Number and generation for a new segment; `None` when all numbers are in use.
@@ -358,9 +368,7 @@ mod tests {
     use crate::io::sim::SimDisk;
     use crate::io::{Disk, PAGE};
 
-    /// What a damaged table says of a segment's live entries may be less than maps have.
-    #[test]
-    fn more_is_let_go_of_than_there_should_be() {
+    fn with_one(id: u32) -> Segments {
         let file = SimDisk::new(1, 1 << 20).create("f", PAGE as u64).unwrap();
         let mut segments = Segments::starting_at(1);
         let segment = Segment {
@@ -377,7 +385,24 @@ mod tests {
             touched: 0,
             temperature: Default::default(),
         };
-        segments.insert(5, segment);
+        segments.insert(id, segment);
+        segments
+    }
+
+    /// Aliases are looked at when that says so.
+    #[test]
+    fn a_removed_segment_vanishes_when_nobody_reads_it_any_more() {
+        let mut segments = with_one(5);
+        let removed = segments.remove(5).unwrap();
+        assert_eq!((segments.vanished(), segments.generations()), (0, vec![1]));
+        drop(removed);
+        assert_eq!((segments.vanished(), segments.generations()), (1, vec![]));
+    }
+
+    /// What a damaged table says of a segment's live entries may be less than maps have.
+    #[test]
+    fn more_is_let_go_of_than_there_should_be() {
+        let mut segments = with_one(5);
         segments.release(5);
         segments.release(5);
         assert_eq!(segments.get(5).map(|s| s.live), Some(0));

@@ -173,7 +173,7 @@ impl Checkpointer {
         let catalogue = image
             .catalogue
             .encode()
-            .map_err(StoreError::damaged("encoding the catalogue"))?;
+            .map_err(|e| StoreError::Refused(format!("no checkpoint can be taken: {e}")))?;
         // The table must name the segment that it is written to: make sure that it is open already.
         self.meta
             .reserve(core, image.rows.len() * 32 + catalogue.len() + (64 << 10))?;
@@ -296,13 +296,9 @@ fn cut(core: &Core) -> Image {
     for (id, layer) in &mut state.catalogue.layers {
         layer.root = state.map.root(*id);
     }
-    if !state.catalogue.aliases.is_empty() {
-        let generations = state.segments.generations();
-        state.catalogue.aliases.tidy(|range| {
-            let first = generations.partition_point(|g| *g < range.start);
-            generations.get(first).is_some_and(|g| *g < range.end)
-        });
-    }
+    let vanished = state.segments.vanished();
+    let generations = || state.segments.generations();
+    state.catalogue.aliases.tidy(vanished, generations);
     Image {
         lsn: state.log.last_lsn(),
         appended: state.log.appended,

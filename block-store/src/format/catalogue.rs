@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
-/// Largest catalogue in bytes before compression that a decoder takes in.
+/// Largest catalogue in bytes before compression that a decoder takes in, and so an encoder gives out.
 const MAX_JSON: usize = 256 << 20;
 const LEVEL: i32 = 1;
 const WHAT: &str = "catalogue";
@@ -127,9 +127,14 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Compressed bytes, to be cut into records.
+    /// Compressed bytes, to be cut into records. Refuses what could not be decoded again: it would be noticed by the next opening.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let json = serde_json::to_vec(self).map_err(|e| FormatError::new(WHAT, e.to_string()))?;
+        let len = json.len();
+        if len > MAX_JSON {
+            let why = format!("it has grown to {len} bytes, {MAX_JSON} can be read again");
+            return Err(FormatError::new(WHAT, why));
+        }
         let mut out = Vec::with_capacity(8 + json.len() / 4);
         out.extend_from_slice(&(json.len() as u64).to_le_bytes());
         out.extend(
@@ -264,6 +269,21 @@ mod tests {
         assert!(Catalogue::decode(&c.encode().unwrap()).is_err());
         assert!(Catalogue::decode(&bytes[..20]).is_err());
         assert!(Catalogue::decode(&[0xff; 40]).is_err());
+    }
+
+    /// A checkpoint that no opening takes in must not be taken.
+    #[test]
+    fn what_could_not_be_decoded_is_not_encoded() {
+        let of = |len| Catalogue {
+            rules: Some("r".repeat(len)),
+            next_layer: 1,
+            ..Catalogue::default()
+        };
+        let empty = serde_json::to_vec(&of(0)).unwrap().len();
+        let most = of(MAX_JSON - empty).encode().unwrap();
+        assert!(Catalogue::decode(&most).is_ok());
+        let error = of(MAX_JSON - empty + 1).encode().unwrap_err();
+        assert!(error.to_string().contains("268435457 bytes"), "{error}");
     }
 
     #[test]
