@@ -19,7 +19,7 @@ pub use merge::{Tidied, drop_layer, tidy};
 pub use presence::{blocks_of, build_one};
 pub use retain::{Candidate, Reason, retain};
 pub use tree::{
-    Above, Graft, Over, Task, above, ancestors, differing, graft, next_task, read_layers,
-    to_take_over, top_of_row,
+    Above, Graft, Spread, Task, above, ancestors, differing, graft, next_task, to_take_over,
+    top_of_row,
 };
 pub use usage::{Usage, usage};

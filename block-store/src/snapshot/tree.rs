@@ -2,6 +2,7 @@
 
 use crate::format::Catalogue;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use uuid::Uuid;
 
 /// What is to be done next about layers that nothing names.
@@ -63,11 +64,11 @@ pub fn top_of_row(catalogue: &Catalogue, layer: u32) -> u32 {
 }
 
 /// What lies over what.
-pub struct Over(HashMap<u32, Vec<u32>>);
+struct Over(HashMap<u32, Vec<u32>>);
 
 impl Over {
     /// As the catalogue has it.
-    pub fn of(catalogue: &Catalogue) -> Self {
+    fn of(catalogue: &Catalogue) -> Self {
         let mut over: HashMap<u32, Vec<u32>> = HashMap::new();
         for layer in catalogue.layers.values() {
             if let Some(parent) = layer.parent {
@@ -78,7 +79,7 @@ impl Over {
     }
 
     /// The layers directly over one.
-    pub fn layers(&self, layer: u32) -> &[u32] {
+    fn layers(&self, layer: u32) -> &[u32] {
         self.0.get(&layer).map_or(&[], Vec::as_slice)
     }
 }
@@ -93,7 +94,7 @@ pub fn ancestors(catalogue: &Catalogue, layer: u32) -> impl Iterator<Item = u32>
 }
 
 /// Layers that a vDisk or a snapshot reads: its own and all below. The others are on their way out.
-pub fn read_layers(catalogue: &Catalogue) -> HashSet<u32> {
+fn read_layers(catalogue: &Catalogue) -> HashSet<u32> {
     let live = catalogue.vdisks.iter().map(|v| v.layer);
     let named = catalogue.snapshots.iter().map(|s| s.layer);
     let mut read = HashSet::new();
@@ -106,6 +107,85 @@ pub fn read_layers(catalogue: &Catalogue) -> HashSet<u32> {
         }
     }
     read
+}
+
+/// What lies over each layer. Two passes over all of them number them so that those over a layer directly follow it: whoever asks for
+/// thousands of snapshots walks down from none.
+#[derive(Debug)]
+pub struct Spread(HashMap<u32, Place>);
+
+/// A layer among all.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its number.
+    number: usize,
+    /// How many layers have numbers from there on: itself and all over it.
+    layers: usize,
+    /// Of these, those that have got their numbers.
+    numbered: usize,
+    /// Whether a vDisk or a snapshot reads it.
+    read: bool,
+    /// Layers directly over it that are read. The others are on their way out.
+    branches: usize,
+}
+
+impl Spread {
+    /// Of layers with their parents, oldest first, some of which vDisks and snapshots name.
+    pub fn of(layers: &[(u32, Option<u32>)], named: impl Iterator<Item = u32>) -> Self {
+        let alone = Place {
+            number: 0,
+            layers: 1,
+            numbered: 1,
+            read: false,
+            branches: 0,
+        };
+        let mut places: HashMap<u32, Place> = layers.iter().map(|(id, _)| (*id, alone)).collect();
+        for layer in named {
+            if let Some(place) = places.get_mut(&layer) {
+                place.read = true;
+            }
+        }
+        // Parents are older than their children: all that lies over a layer has been counted when its turn comes.
+        for (id, parent) in layers.iter().rev() {
+            if let Some(over) = places.get(id).copied()
+                && let Some(below) = parent.and_then(|p| places.get_mut(&p))
+            {
+                below.layers += over.layers;
+                below.read |= over.read;
+                below.branches += usize::from(over.read);
+            }
+        }
+        // And the other way round a parent has its number before its children.
+        let mut next = 0;
+        for (id, parent) in layers {
+            let count = places.get(id).map_or(0, |place| place.layers);
+            let number = match parent.and_then(|p| places.get_mut(&p)) {
+                Some(below) => {
+                    below.numbered += count;
+                    below.number + below.numbered - count
+                }
+                None => {
+                    next += count;
+                    next - count
+                }
+            };
+            if let Some(place) = places.get_mut(id) {
+                place.number = number;
+            }
+        }
+        Self(places)
+    }
+
+    /// Whether several branches that are read begin over a layer.
+    pub fn is_forked(&self, layer: u32) -> bool {
+        self.0.get(&layer).is_some_and(|place| place.branches > 1)
+    }
+
+    /// A layer's number, and those of all that lie over it.
+    pub fn numbers(&self, layer: u32) -> Range<usize> {
+        let place = self.0.get(&layer);
+        place.map_or(0..0, |p| p.number..p.number + p.layers)
+    }
 }
 
 /// What lies over a layer, as far as it is read.
@@ -301,6 +381,41 @@ mod tests {
         assert_eq!(over(&[3], &[2], 2), Above::One(3));
         assert_eq!(over(&[3], &[2, 4], 2), Above::Several);
         assert_eq!(over(&[3], &[2, 4], 4), Above::Nothing);
+    }
+
+    #[test]
+    fn what_lies_over_a_layer_follows_it() {
+        let mut x = 7_u64;
+        for _ in 0..200 {
+            let mut random = |below: u32| {
+                x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                (x >> 33) as u32 % below
+            };
+            // Some in long rows, some over any older one; numbers are not dense.
+            let mut layers: Vec<(u32, u32)> = Vec::new();
+            for n in 0..1 + random(30) {
+                let older = random(n + 1) as usize;
+                let any = layers.get(older).map_or(0, |(id, _)| *id);
+                let parent = match random(3) {
+                    0 => any,
+                    _ => layers.last().map_or(0, |(id, _)| *id),
+                };
+                layers.push((3 * n + 1, parent));
+            }
+            let picked = |n: u32| layers[n as usize % layers.len()].0;
+            let (live, named) = ([picked(random(100))], [picked(random(100)); 2]);
+            let tree = catalogue(&layers, &live, &named);
+            let rows: Vec<_> = tree.layers.values().map(|l| (l.id, l.parent)).collect();
+            let spread = Spread::of(&rows, live.into_iter().chain(named));
+            for (a, _) in &rows {
+                for (b, _) in &rows {
+                    let lies_over = ancestors(&tree, *a).any(|l| l == *b);
+                    let number = spread.numbers(*a).start;
+                    assert_eq!(spread.numbers(*b).contains(&number), lies_over, "{a} {b}");
+                }
+                assert_eq!(spread.is_forked(*a), above(&tree, *a) == Above::Several);
+            }
+        }
     }
 
     #[test]

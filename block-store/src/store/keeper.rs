@@ -62,7 +62,7 @@ impl Keeper {
                     "vDisk {vdisk:?} is named twice"
                 )));
             }
-            must_be_free(&self.core.state.lock().catalogue, &disk, name)?;
+            must_be_free(&self.core.state.lock().catalogue.snapshots, &disk, name)?;
             disks.push(disk);
         }
         self.cut_disks(disks, name, None)
@@ -108,7 +108,7 @@ impl Keeper {
     /// Makes durable what was cut, and gives it its name. Where that fails the vDisks go on in their new layers all the same;
     /// those without a name are merged.
     pub(super) fn complete(&self, cut: Cut) -> Result<Created, StoreError> {
-        may_complete(&self.core.state.lock().catalogue, &cut)?;
+        may_complete(&self.core.state.lock().catalogue.snapshots, &cut)?;
         self.apply(Change {
             add: cut.rows.clone(),
             ..Change::default()
@@ -206,12 +206,12 @@ impl Keeper {
 }
 
 /// Whether a cut may be named: others may have had their turn since.
-pub(super) fn may_complete(catalogue: &Catalogue, cut: &Cut) -> Result<(), StoreError> {
+pub(super) fn may_complete(there: &[SnapshotRow], cut: &Cut) -> Result<(), StoreError> {
     for (disk, row) in cut.disks.iter().zip(&cut.rows) {
         if disk.is_deleted() {
             return Err(StoreError::NotFound(disk.name().into()));
         }
-        must_be_free(catalogue, disk, &row.name)?;
+        must_be_free(there, disk, &row.name)?;
     }
     Ok(())
 }
@@ -230,11 +230,11 @@ fn replace(catalogue: &mut Catalogue, with: Vec<ScheduleRow>) -> Vec<ScheduleRow
 
 /// Whether a snapshot of the vDisk may have this name.
 pub(super) fn must_be_free(
-    catalogue: &Catalogue,
+    there: &[SnapshotRow],
     disk: &VDisk,
     name: &str,
 ) -> Result<(), StoreError> {
-    match position(catalogue, disk, name) {
+    match position(there, disk, name) {
         Ok(_) => Err(StoreError::Exists(format!(
             "vDisk {:?} has a snapshot named {name:?} already",
             disk.name()
@@ -275,23 +275,20 @@ pub(super) fn missing(disk: &VDisk, name: &str) -> StoreError {
 }
 
 pub(super) fn position(
-    catalogue: &Catalogue,
+    there: &[SnapshotRow],
     disk: &VDisk,
     name: &str,
 ) -> Result<usize, StoreError> {
-    let mut rows = catalogue.snapshots.iter();
+    let mut rows = there.iter();
     rows.position(|s| s.vdisk == disk.id() && s.name == name)
         .ok_or_else(|| missing(disk, name))
 }
 
 pub(super) fn find<'a>(
-    catalogue: &'a Catalogue,
+    there: &'a [SnapshotRow],
     disk: &VDisk,
     name: &str,
 ) -> Result<&'a SnapshotRow, StoreError> {
-    let n = position(catalogue, disk, name)?;
-    catalogue
-        .snapshots
-        .get(n)
-        .ok_or_else(|| missing(disk, name))
+    let n = position(there, disk, name)?;
+    there.get(n).ok_or_else(|| missing(disk, name))
 }

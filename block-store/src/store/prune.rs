@@ -1,11 +1,11 @@
 //! Retention of a vDisk's snapshots: which of them go, and why the others stay.
 
 use super::Store;
-use super::branches::Tree;
+use super::branches::{Tree, View};
 use super::keeper::Change;
 use super::schedules::is_of;
 use crate::error::StoreError;
-use crate::format::{Catalogue, Keep, SnapshotRow};
+use crate::format::{Keep, ScheduleRow, SnapshotRow};
 use crate::snapshot::{Candidate, Reason, retain};
 use serde::Serialize;
 use uuid::Uuid;
@@ -47,7 +47,12 @@ impl Store {
     ) -> Result<Pruned, StoreError> {
         let _one = self.changing.lock();
         let disk = self.vdisk(vdisk)?;
-        let pruned = decide(&self.core.state.lock().catalogue, disk.id(), keep)?;
+        let (view, schedules) = {
+            let state = self.core.state.lock();
+            let view = View::of(&state.catalogue, |vdisk| vdisk == disk.id());
+            (view, state.catalogue.schedules.clone())
+        };
+        let pruned = decide(&view, &schedules, keep)?;
         let goes = pruned.snapshots.iter().filter(|s| s.kept_by.is_empty());
         let remove: std::collections::HashSet<Uuid> = goes.map(|s| s.uuid).collect();
         if !dry_run && !remove.is_empty() {
@@ -61,46 +66,39 @@ impl Store {
     }
 }
 
-fn decide(catalogue: &Catalogue, vdisk: u32, keep: &Keep) -> Result<Pruned, StoreError> {
-    let of_it = catalogue.snapshots.iter().filter(|s| s.vdisk == vdisk);
-    let (scheduled, rows): (Vec<_>, Vec<_>) = of_it.partition(|s| is_scheduled(catalogue, s));
-    let fates = fates(catalogue, &rows, keep).ok_or_else(keeps_nothing)?;
-    Ok(Pruned {
-        snapshots: fates,
-        scheduled: scheduled.len() as u64,
-    })
-}
-
-/// Whether there is a schedule that took this snapshot and looks after it.
-fn is_scheduled(catalogue: &Catalogue, row: &SnapshotRow) -> bool {
-    row.schedule.is_some() && catalogue.schedules.iter().any(|s| is_of(row, s))
-}
-
-/// What becomes of these; `None` where the rules keep nothing.
-pub(super) fn fates(
-    catalogue: &Catalogue,
-    rows: &[&SnapshotRow],
-    keep: &Keep,
-) -> Option<Vec<Fate>> {
-    let tree = Tree::of(catalogue);
-    let clones: Vec<Vec<String>> = rows.iter().map(|row| tree.clones(row)).collect();
-    let candidates = rows.iter().zip(&clones).map(|(row, clones)| Candidate {
-        lsn: row.lsn,
-        created: row.created,
-        held: !row.holds.is_empty(),
-        cloned: !clones.is_empty(),
-    });
-    let reasons = retain(&candidates.collect::<Vec<_>>(), keep)?;
-    let fates = rows.iter().zip(clones).zip(reasons);
-    let fates = fates.map(|((row, clones), kept_by)| Fate {
+fn decide(view: &View, schedules: &[ScheduleRow], keep: &Keep) -> Result<Pruned, StoreError> {
+    let is_scheduled = |row: &&SnapshotRow| schedules.iter().any(|s| is_of(row, s));
+    let (scheduled, rows): (Vec<_>, Vec<_>) = view.rows.iter().partition(is_scheduled);
+    let tree = Tree::of(view);
+    let reasons = reasons(&tree, &rows, keep).ok_or_else(keeps_nothing)?;
+    let fates = rows.iter().zip(reasons);
+    let fates = fates.map(|(row, kept_by)| Fate {
         uuid: row.uuid,
         name: row.name.clone(),
         created: row.created,
         kept_by,
         holds: row.holds.clone(),
-        clones,
+        clones: tree.clones(row),
     });
-    Some(fates.collect())
+    Ok(Pruned {
+        snapshots: fates.collect(),
+        scheduled: scheduled.len() as u64,
+    })
+}
+
+/// Why each of these stays; nothing: it goes. `None`: the rules keep nothing.
+pub(super) fn reasons(
+    tree: &Tree<'_>,
+    rows: &[&SnapshotRow],
+    keep: &Keep,
+) -> Option<Vec<Vec<Reason>>> {
+    let candidates = rows.iter().map(|row| Candidate {
+        lsn: row.lsn,
+        created: row.created,
+        held: !row.holds.is_empty(),
+        cloned: tree.has_clones(row),
+    });
+    retain(&candidates.collect::<Vec<_>>(), keep)
 }
 
 pub(super) fn keeps_nothing() -> StoreError {

@@ -3,7 +3,7 @@
 //! Every change is durable when its call returns. Space is given back afterwards, in the background.
 
 use super::Store;
-use super::branches::{SnapshotInfo, Tree};
+use super::branches::{SnapshotInfo, Tree, View};
 use super::config::check_name;
 use super::keeper::{Change, find, missing, must_be_free, position};
 use super::vdisk::VDisk;
@@ -71,12 +71,11 @@ impl Store {
         let only = vdisk.map(|name| self.vdisk(name)).transpose()?;
         // One that is being made is not there yet.
         let _one = self.changing.lock();
-        let state = self.core.state.lock();
-        let catalogue = &state.catalogue;
-        let tree = Tree::of(catalogue);
-        let rows = catalogue.snapshots.iter();
-        let rows = rows.filter(|s| only.as_ref().is_none_or(|v| v.id() == s.vdisk));
-        Ok(rows.map(|row| tree.describe(row)).collect())
+        let view = View::of(&self.core.state.lock().catalogue, |vdisk| {
+            only.as_ref().is_none_or(|v| v.id() == vdisk)
+        });
+        let tree = Tree::of(&view);
+        Ok(view.rows.iter().map(|row| tree.describe(row)).collect())
     }
 
     /// Deletes some of a vDisk's snapshots, all at once or none. One that several branches would still lie over is refused, or
@@ -89,16 +88,16 @@ impl Store {
     ) -> Result<Deleted, StoreError> {
         let _one = self.changing.lock();
         let disk = self.vdisk(vdisk)?;
-        let going = {
-            let state = self.core.state.lock();
-            let mut rows = Vec::new();
-            for name in names {
-                let row = find(&state.catalogue, &disk, name)?;
-                may_go(&disk, row)?;
-                rows.push(row.clone());
-            }
-            without_clones(&state.catalogue, &disk, rows, defer)?
-        };
+        let view = View::of(&self.core.state.lock().catalogue, |vdisk| {
+            vdisk == disk.id()
+        });
+        let mut rows = Vec::new();
+        for name in names {
+            let row = find(&view.rows, &disk, name)?;
+            may_go(&disk, row)?;
+            rows.push(row.clone());
+        }
+        let going = without_clones(view, &disk, rows, defer)?;
         let mut deleted = Deleted::default();
         let mut remove = HashSet::new();
         for (row, waits) in going {
@@ -121,8 +120,8 @@ impl Store {
     pub fn rename_snapshot(&self, vdisk: &str, name: &str, to: &str) -> Result<(), StoreError> {
         check_name(to).map_err(StoreError::Invalid)?;
         self.change_snapshot(vdisk, name, |catalogue, disk| {
-            must_be_free(catalogue, disk, to)?;
-            let n = position(catalogue, disk, name)?;
+            must_be_free(&catalogue.snapshots, disk, to)?;
+            let n = position(&catalogue.snapshots, disk, name)?;
             if let Some(row) = catalogue.snapshots.get_mut(n) {
                 row.name = to.to_owned();
             }
@@ -134,7 +133,7 @@ impl Store {
     pub fn hold_snapshot(&self, vdisk: &str, name: &str, holder: &str) -> Result<(), StoreError> {
         check_name(holder).map_err(StoreError::Invalid)?;
         self.change_snapshot(vdisk, name, |catalogue, disk| {
-            let n = position(catalogue, disk, name)?;
+            let n = position(&catalogue.snapshots, disk, name)?;
             if let Some(row) = catalogue.snapshots.get_mut(n)
                 && !row.holds.iter().any(|h| h == holder)
             {
@@ -152,7 +151,7 @@ impl Store {
         holder: &str,
     ) -> Result<(), StoreError> {
         self.change_snapshot(vdisk, name, |catalogue, disk| {
-            let n = position(catalogue, disk, name)?;
+            let n = position(&catalogue.snapshots, disk, name)?;
             let row = catalogue.snapshots.get_mut(n);
             let row = row.ok_or_else(|| missing(disk, name))?;
             let before = row.holds.len();
@@ -176,7 +175,7 @@ impl Store {
         let disk = self.vdisk(vdisk)?;
         let before = {
             let mut state = self.core.state.lock();
-            let n = position(&state.catalogue, &disk, name)?;
+            let n = position(&state.catalogue.snapshots, &disk, name)?;
             let before = state.catalogue.snapshots.get(n).cloned();
             change(&mut state.catalogue, &disk)?;
             before
@@ -206,7 +205,7 @@ impl Store {
         }
         let _one = self.changing.lock();
         let disk = self.vdisk(vdisk)?;
-        let row = find(&self.core.state.lock().catalogue, &disk, name)?.clone();
+        let row = find(&self.core.state.lock().catalogue.snapshots, &disk, name)?.clone();
         if let Some(keep) = keep {
             let keeper = self.keeper();
             keeper.complete(keeper.cut_named(&[vdisk], keep)?)?;
@@ -248,7 +247,7 @@ impl Store {
             let state = &mut *state;
             let since = state.segments.oldest_unsealed();
             let catalogue = &mut state.catalogue;
-            let snapshot = find(catalogue, &disk, name)?.clone();
+            let snapshot = find(&catalogue.snapshots, &disk, name)?.clone();
             let source = catalogue.vdisks.iter().find(|v| v.id == disk.id());
             let source = source
                 .ok_or_else(|| StoreError::NotFound(vdisk.into()))?
@@ -298,7 +297,7 @@ impl Store {
     pub fn open_snapshot(&self, vdisk: &str, name: &str) -> Result<Arc<VDisk>, StoreError> {
         let disk = self.vdisk(vdisk)?;
         let mut state = self.core.state.lock();
-        let snapshot = find(&state.catalogue, &disk, name)?.clone();
+        let snapshot = find(&state.catalogue.snapshots, &disk, name)?.clone();
         let row = state.catalogue.vdisks.iter().find(|v| v.id == disk.id());
         let row = row.ok_or_else(|| StoreError::NotFound(vdisk.into()))?;
         let reader = Arc::new(());
@@ -326,15 +325,14 @@ fn may_go(disk: &VDisk, row: &SnapshotRow) -> Result<(), StoreError> {
 /// With each of these snapshots, whether several branches lie over it once all of them are gone; refused where `defer` does not
 /// allow that.
 fn without_clones(
-    catalogue: &Catalogue,
+    mut view: View,
     disk: &VDisk,
     rows: Vec<SnapshotRow>,
     defer: bool,
 ) -> Result<Vec<(SnapshotRow, bool)>, StoreError> {
-    let mut after = catalogue.clone();
     let going: HashSet<_> = rows.iter().map(|row| row.uuid).collect();
-    after.snapshots.retain(|s| !going.contains(&s.uuid));
-    let tree = Tree::of(&after);
+    view.rows.retain(|s| !going.contains(&s.uuid));
+    let tree = Tree::of(&view);
     let mut out = Vec::new();
     for row in rows {
         let clones = tree.clones(&row);

@@ -11,8 +11,9 @@
 //! again when the next slot begins, or after a minute. Nothing is cut while the store is full: each cut leaves a layer.
 
 use super::Store;
+use super::branches::{Tree, View};
 use super::keeper::{Change, Keeper, may_complete, must_be_free};
-use super::prune::fates;
+use super::prune::reasons;
 use super::schedules::{Healths, is_of};
 use super::snapshots::Cut;
 use super::vdisk::VDisk;
@@ -21,6 +22,7 @@ use crate::format::{ScheduleRow, SnapshotRow};
 use crate::snapshot::{Due, due, pause_after, pause_after_failure, stamp};
 use crate::state::State;
 use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -168,9 +170,15 @@ impl Tender {
             return Tended::default();
         }
         let _one = self.changing.lock();
+        let of = |cut: &ScheduledCut| cut.cut.rows.iter().map(|row| row.vdisk).collect::<Vec<_>>();
+        let vdisks: HashSet<u32> = cuts.all.iter().flat_map(of).collect();
+        let view = View::of(&self.keeper.core.state.lock().catalogue, |vdisk| {
+            vdisks.contains(&vdisk)
+        });
+        let round = Round::of(&view, self.rows());
         let (mut change, mut done) = (Change::default(), Vec::new());
         for cut in cuts.all {
-            match self.name_one(&cut, cuts.now, &mut change) {
+            match round.name(&cut, cuts.now, &mut change) {
                 Ok(true) => done.push(cut),
                 Ok(false) => {}
                 Err(error) => self.has_failed(&cut.schedule, cut.every, &error),
@@ -195,38 +203,6 @@ impl Tender {
             tended.taken.push((cut.schedule, cut.name));
         }
         tended
-    }
-
-    /// Adds to `change` what this cut makes of its schedule. `false`: that was ended meanwhile, or is another one.
-    fn name_one(
-        &self,
-        cut: &ScheduledCut,
-        now: u64,
-        change: &mut Change,
-    ) -> Result<bool, StoreError> {
-        let state = self.keeper.core.state.lock();
-        let catalogue = &state.catalogue;
-        let mut schedules = catalogue.schedules.iter();
-        let row = schedules.find(|s| s.name == cut.schedule);
-        let of = cut.cut.rows.iter().map(|row| row.vdisk);
-        let Some(row) = row.filter(|row| of.eq(row.vdisks.iter().copied())) else {
-            return Ok(false);
-        };
-        may_complete(catalogue, &cut.cut)?;
-        let there = catalogue.snapshots.iter().filter(|s| is_of(s, row));
-        let rows: Vec<&SnapshotRow> = there.chain(&cut.cut.rows).collect();
-        // Rules that keep nothing are not made; if they come from the disk, nothing goes.
-        let fates = fates(catalogue, &rows, &row.keep).unwrap_or_default();
-        let goes = fates.iter().filter(|fate| fate.kept_by.is_empty());
-        change.remove.extend(goes.map(|fate| fate.uuid));
-        change.add.extend(cut.cut.rows.iter().cloned());
-        change.schedules.push(ScheduleRow {
-            slot: cut.slot,
-            taken: now,
-            missed: row.missed.saturating_add(cut.missed),
-            ..row.clone()
-        });
-        Ok(true)
     }
 
     fn has_worked(&self, cut: &ScheduledCut) {
@@ -274,6 +250,58 @@ impl Tender {
     }
 }
 
+/// What all the cuts that are completed together go by.
+struct Round<'a> {
+    view: &'a View,
+    tree: Tree<'a>,
+    schedules: HashMap<String, ScheduleRow>,
+    /// Snapshots by the names of the schedules that took them.
+    taken: HashMap<&'a str, Vec<&'a SnapshotRow>>,
+}
+
+impl<'a> Round<'a> {
+    fn of(view: &'a View, schedules: Vec<ScheduleRow>) -> Self {
+        let mut taken: HashMap<&str, Vec<&SnapshotRow>> = HashMap::new();
+        for row in &view.rows {
+            if let Some(schedule) = &row.schedule {
+                taken.entry(schedule).or_default().push(row);
+            }
+        }
+        let schedules = schedules.into_iter().map(|row| (row.name.clone(), row));
+        Self {
+            view,
+            tree: Tree::of(view),
+            schedules: schedules.collect(),
+            taken,
+        }
+    }
+
+    /// Adds to `change` what this cut makes of its schedule. `false`: that was ended meanwhile, or is another one.
+    fn name(&self, cut: &ScheduledCut, now: u64, change: &mut Change) -> Result<bool, StoreError> {
+        let of = cut.cut.rows.iter().map(|row| row.vdisk);
+        let row = self.schedules.get(&cut.schedule);
+        let Some(row) = row.filter(|row| of.eq(row.vdisks.iter().copied())) else {
+            return Ok(false);
+        };
+        may_complete(&self.view.rows, &cut.cut)?;
+        let taken = self.taken.get(cut.schedule.as_str()).into_iter().flatten();
+        let there = taken.copied().filter(|s| is_of(s, row));
+        let rows: Vec<&SnapshotRow> = there.chain(&cut.cut.rows).collect();
+        // Rules that keep nothing are not made; if they come from the disk, nothing goes.
+        let reasons = reasons(&self.tree, &rows, &row.keep).unwrap_or_default();
+        let goes = rows.iter().zip(reasons).filter(|(_, why)| why.is_empty());
+        change.remove.extend(goes.map(|(row, _)| row.uuid));
+        change.add.extend(cut.cut.rows.iter().cloned());
+        change.schedules.push(ScheduleRow {
+            slot: cut.slot,
+            taken: now,
+            missed: row.missed.saturating_add(cut.missed),
+            ..row.clone()
+        });
+        Ok(true)
+    }
+}
+
 /// A name that none of the vDisks has a snapshot of, and none of those that were cut just before will get.
 fn free_name(
     state: &State,
@@ -286,7 +314,7 @@ fn free_name(
     let others = (2..NAMES).map(|n| format!("{first}-{n}"));
     let is_free = |name: &String| {
         let mut all = disks.iter();
-        all.all(|disk| must_be_free(&state.catalogue, disk, name).is_ok())
+        all.all(|disk| must_be_free(&state.catalogue.snapshots, disk, name).is_ok())
             && before.iter().all(|cut| cut.name != *name)
     };
     let mut names = std::iter::once(first.clone()).chain(others);
