@@ -151,7 +151,7 @@ impl Map {
         if whole && !has_node && theirs == Entry::Zero.pack() {
             // Zeroes hide all of it.
             self.drop_subtree(below, freed);
-            self.set_slot(from, n, 0);
+            self.clear_slot(from, n);
             return Ok(true);
         }
         // What a dirty node holds, or one that a checkpoint is writing just now, is in no record that is named yet: its
@@ -175,7 +175,7 @@ impl Map {
             {
                 freed(Freed::Entry(node.at));
             }
-            self.set_slot(from, n, 0);
+            self.clear_slot(from, n);
         }
         Ok(true)
     }
@@ -203,6 +203,13 @@ impl Map {
         self.nodes
             .get(&key)
             .map_or(0, |node| super::slot(&node.slots, n))
+    }
+
+    /// A child is gone. If a checkpoint is writing it for the first time just now, there is no entry of it yet, but there will be one in
+    /// the parent's record, which the parent must not be taken for: it is changed.
+    fn clear_slot(&mut self, key: NodeKey, n: u64) {
+        self.mark_dirty(key);
+        self.set_slot(key, n, 0);
     }
 
     /// Changes one entry of a node in memory.

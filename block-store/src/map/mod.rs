@@ -14,6 +14,8 @@
 mod freeze;
 mod key;
 mod merge;
+#[cfg(test)]
+mod model;
 mod moved;
 mod next;
 mod peek;
