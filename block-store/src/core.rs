@@ -64,7 +64,7 @@ pub struct Core {
     pub log_bell: Bell,
     /// The thread that allocates segments, and gives back the space of those that have gone.
     pub alloc_bell: Bell,
-    /// These.
+    /// Files of segments that have gone, whose space is still to be given back.
     pub removed: Mutex<Removed>,
     /// The thread of checkpoints and reclamation.
     pub upkeep_bell: Bell,
@@ -423,18 +423,14 @@ impl Core {
         }
     }
 
-    /// Allocates as many spare segments as are kept ready, as far as there is space; gives back what has gone.
+    /// Allocates as many spare segments as are kept ready, as far as there is space.
     pub fn allocate_ready(&self) -> Result<(), StoreError> {
-        loop {
-            while self.allocate_step()? {}
-            if !self.give_back_step() {
-                return Ok(());
-            }
-        }
+        while self.allocate_step()? {}
+        Ok(())
     }
 
     /// Gives back some of the space of a removed segment. `false`: there is none that nobody reads.
-    fn give_back_step(&self) -> bool {
+    pub fn give_back_step(&self) -> bool {
         let Some(file) = self.removed.lock().take_unread() else {
             return false;
         };

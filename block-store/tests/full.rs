@@ -3,6 +3,7 @@
 mod support;
 
 use block_store::alloc::Phase;
+use block_store::io::Disk;
 use block_store::{Command, Done, Lane, OnFull, RequestError, Store, StoreError, VDisk};
 use std::sync::Arc;
 use support::{BLOCK, Client, Machine, SEGMENT, content, noise, step, vdisk};
@@ -124,6 +125,30 @@ fn what_waits_for_space_keeps_none() {
     for (id, segment) in sealed {
         assert_eq!(Arc::strong_count(&segment.file), 1, "segment {id:x}");
     }
+}
+
+/// A segment that is removed while somebody reads it gives its space back when he is done, without another checkpoint.
+#[test]
+fn what_is_read_gives_its_space_back_later() {
+    let (m, store, disk, mut client) = small();
+    let blocks = fill(&mut client, &disk);
+    let read: Vec<_> = {
+        let state = store.core().state.lock();
+        let files = state.segments.iter().map(|(_, s)| Arc::clone(&s.file));
+        files.collect()
+    };
+    let all = (blocks + 1) * BLOCK as u64;
+    Client::new(&store).discard(&disk, 0, all).unwrap();
+    for _ in 0..40 {
+        step(&store, true);
+    }
+    assert!(!store.core().removed.lock().is_empty());
+    let before = m.disk.space().unwrap().free;
+    drop(read);
+    step(&store, false);
+    assert!(store.core().removed.lock().is_empty());
+    let free = m.disk.space().unwrap().free;
+    assert!(free > before, "{free} bytes, {before} before");
 }
 
 /// Three quarters of every segment are overwritten: only moving the rest together gives space back.

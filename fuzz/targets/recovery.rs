@@ -4,7 +4,7 @@
 #![no_main]
 
 #[path = "../../block-store/tests/support/mod.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "not all of it is used here")]
 mod support;
 
 use block_store::check::{CheckOptions, check};

@@ -47,7 +47,8 @@ pub mod store_engine;
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    reason = "for tests"
 )]
 pub mod testing;
 pub mod virtq;

@@ -1,4 +1,4 @@
-//! Background work beside guests: half of the time at most, for as long as these ask for something.
+//! Background work beside guests: half of the time at most, long pieces aside, for as long as these ask for something.
 
 use std::time::{Duration, Instant};
 

@@ -219,7 +219,9 @@ impl Store {
         over(row.layer)?;
         disk.set_size(row.size);
         if let Err(error) = self.checkpoint() {
-            over(before)?;
+            over(before).inspect_err(|undo| {
+                log::error!("vDisk {vdisk} stays what it was at snapshot {name}: {undo}");
+            })?;
             disk.set_size(size);
             return Err(error);
         }

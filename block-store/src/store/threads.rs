@@ -134,7 +134,13 @@ impl Store {
                 let waits = core.state.lock().full || !core.removed.lock().is_empty();
                 core.alloc_bell
                     .wait((waits || said.failing()).then_some(RETRY));
-                said.outcome("allocating segments", core.allocate_ready());
+                // Piece by piece: segments that are wanted, and the word to stop, wait for no more than one.
+                loop {
+                    said.outcome("allocating segments", core.allocate_ready());
+                    if stop.load(SeqCst) || !core.give_back_step() {
+                        break;
+                    }
+                }
                 if core.state.lock().full {
                     core.upkeep_bell.ring();
                 }

@@ -55,7 +55,7 @@ pub fn turn(h: &Mutex<History>, event: Event, file: &str) {
             30 => now.delete_meanwhile(),
             31..34 if !log_is_locked => drop(core.drain_step()),
             35 if !log_is_locked => drop(core.commit()),
-            34 if !log_is_locked => drop(core.allocate_ready()),
+            34 if !log_is_locked => drop((core.allocate_ready(), core.give_back_step())),
             39 => drop(build_one(&core, &|| true)),
             36 if !log_is_locked => now.coalesce(),
             40..42 => now.scrub_data(),

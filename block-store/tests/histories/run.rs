@@ -459,7 +459,10 @@ impl History {
             80..88 => drop(self.store().core().drain_step()),
             88..90 => drop(self.store().core().commit()),
             90 => drop(self.store().core().commit_flushes()),
-            92 => drop(self.store().core().allocate_ready()),
+            92 => {
+                let core = self.store().core().clone();
+                drop((core.allocate_ready(), core.give_back_step()));
+            }
             91 => self.coalesce(),
             93 => drop(build_one(self.store().core(), &|| true)),
             94..97 => return Some(Phase::Checkpoint),

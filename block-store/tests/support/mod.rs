@@ -302,6 +302,7 @@ pub fn step(store: &Arc<Store>, upkeep: bool) {
     }
     while core.drain_step().unwrap_or(false) {}
     let _ = core.allocate_ready();
+    while core.give_back_step() {}
     let _ = block_store::snapshot::build_one(core, &|| true);
     if upkeep {
         let _ = store.upkeep();
