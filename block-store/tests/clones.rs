@@ -2,7 +2,6 @@
 
 mod support;
 
-use block_store::check::{CheckOptions, check};
 use block_store::io::sim::{Damage, Rng};
 use block_store::snapshot::tidy;
 use block_store::{Store, VDisk};
@@ -32,15 +31,6 @@ fn upkeep(store: &Arc<Store>) {
     for _ in 0..60 {
         step(store, true);
     }
-}
-
-fn assert_sound(m: &Machine) {
-    let options = CheckOptions {
-        decode: true,
-        ..CheckOptions::default()
-    };
-    let report = check(&m.disk, &options, &mut ()).unwrap();
-    assert_eq!(report.damage, 0, "{:#?}", report.findings);
 }
 
 /// vDisk a with two snapshots, and clone c of the second, which has been written to.
@@ -114,7 +104,7 @@ fn an_independent_clone_needs_nothing_of_its_origin() {
     let c = store.vdisk("c").unwrap();
     all_is(&mut Client::new(&store), &c, of_c);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// Guests write, read and discard, snapshots come and go, and the process dies at any moment of it.
@@ -184,7 +174,7 @@ fn clones_become_independent_beside_guests_and_through_crashes() {
         all_is(&mut client, &c, |block| model[block as usize]);
         drop(client);
         store.shutdown().unwrap();
-        assert_sound(&m);
+        m.assert_sound("at last");
     }
 }
 
@@ -222,7 +212,7 @@ fn a_promoted_clone_takes_over_what_it_was_made_from() {
     assert!(back.contains("shares nothing"), "{back}");
     drop(client);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// What can't be read can't be copied: the clone stays what it is, and says why.

@@ -2,7 +2,6 @@
 
 mod support;
 
-use block_store::check::{CheckOptions, check};
 use block_store::compress::{Codec, Rules};
 use block_store::io::Disk;
 use block_store::io::sim::{Damage, Rng};
@@ -39,15 +38,6 @@ fn all_is(client: &mut Client, disk: &Arc<VDisk>, versions: &[u64]) {
         let data = client.read(disk, block * BLOCK as u64, BLOCK).unwrap();
         assert!(data == content(*version, block, 1), "block {block}");
     }
-}
-
-fn assert_sound(m: &Machine) {
-    let options = CheckOptions {
-        decode: true,
-        ..CheckOptions::default()
-    };
-    let report = check(&m.disk, &options, &mut ()).unwrap();
-    assert_eq!(report.damage, 0, "{:#?}", report.findings);
 }
 
 /// Writes all blocks in an order that puts no neighbours side by side.
@@ -102,7 +92,7 @@ fn idle_stores_give_back_what_is_half_dead_and_neighbours_meet() {
     assert!(reads(&m) - before <= 4, "{} reads", reads(&m) - before);
     drop(client);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 #[test]
@@ -161,7 +151,7 @@ fn what_nobody_touches_is_packed_harder_once() {
     assert!(codecs(&m).get(&lz4).is_none_or(|n| *n < BLOCKS / 10));
     let store = m.open();
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// Data that was told to be compressed later; and a vDisk whose rules ask for nothing.
@@ -336,7 +326,7 @@ fn steady_overwrites_of_a_full_disk_cost_a_bounded_number_of_writes() {
     all_is(&mut client, &disk, &versions);
     drop(client);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// Nothing is dead, and 5 % of the disk are free: guests go on, deleted snapshots are merged, and what was discarded comes back.
@@ -387,5 +377,5 @@ fn a_nearly_full_store_serves_merges_and_compacts() {
     assert!(left.segments < after.segments * 3 / 4, "{left:?}");
     drop(client);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }

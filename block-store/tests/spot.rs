@@ -2,7 +2,6 @@
 
 mod support;
 
-use block_store::check::{CheckOptions, check};
 use block_store::compress::Rules;
 use block_store::defrag::Spot;
 use block_store::write::Packer;
@@ -64,15 +63,6 @@ fn read_all(m: &Machine, client: &mut Client, disk: &Arc<VDisk>, version: u64) -
     m.disk.counters().reads - before
 }
 
-fn assert_sound(m: &Machine) {
-    let options = CheckOptions {
-        decode: true,
-        ..CheckOptions::default()
-    };
-    let report = check(&m.disk, &options, &mut ()).unwrap();
-    assert_eq!(report.damage, 0, "{:#?}", report.findings);
-}
-
 #[test]
 fn what_a_read_finds_scattered_is_put_together() {
     let mut m = Machine::new(1, 256 << 20);
@@ -111,7 +101,7 @@ fn what_a_read_finds_scattered_is_put_together() {
     let after = read_all(&m, &mut client, &disk, 2);
     assert!(after <= 3 * fresh, "{after} reads after a crash");
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// More than what may wait at a time: the rest is remembered, and read again.
@@ -192,7 +182,7 @@ fn streams_of_small_writes_are_put_together() {
         assert!(read == content(version, block, 1), "block {block}");
     }
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// Rules say whether, for each vDisk.
@@ -309,7 +299,7 @@ fn what_deleted_snapshots_leave_behind_is_put_together_and_removed() {
     assert!(store.status().data_bytes < before);
     all(&mut client);
     store.shutdown().unwrap();
-    assert_sound(&m);
+    m.assert_sound("at last");
 }
 
 /// Through sealed layers: what snapshots read as does not change, and what was resolved leads to the new places.

@@ -18,6 +18,8 @@ pub use due::{Due, due, pause_after, pause_after_failure};
 pub use merge::{Tidied, drop_layer, tidy};
 pub use presence::{blocks_of, build_one};
 pub use retain::{Candidate, Reason, retain};
+#[cfg(test)]
+pub(crate) use tree::tests::catalogue;
 pub use tree::{
     Above, Graft, Spread, Task, above, ancestors, differing, graft, next_task, to_take_over,
     top_of_row,

@@ -277,13 +277,13 @@ pub fn to_take_over(catalogue: &Catalogue, graft: Graft) -> Vec<Uuid> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::format::{LayerRow, SnapshotRow, VDiskRow};
     use uuid::Uuid;
 
     /// Layers with their parents (0: none), live layers of vDisks, layers that snapshots name.
-    fn catalogue(layers: &[(u32, u32)], live: &[u32], named: &[u32]) -> Catalogue {
+    pub(crate) fn catalogue(layers: &[(u32, u32)], live: &[u32], named: &[u32]) -> Catalogue {
         let mut catalogue = Catalogue {
             next_layer: 100,
             next_vdisk: 100,

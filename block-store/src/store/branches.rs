@@ -177,61 +177,21 @@ fn between<'a, K: Ord>(sorted: &'a [(K, usize)], from: &K, to: &K) -> &'a [(K, u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{LayerRow, VDiskRow};
+    use crate::snapshot::catalogue;
     use std::time::{Duration, Instant};
 
     const SNAPSHOTS: u32 = 4096;
 
     /// A vDisk with as many snapshots as it may have. All that has lain over each was kept once more when the vDisk was reverted to it.
     fn comb() -> Catalogue {
-        let mut catalogue = Catalogue {
-            next_layer: 2 * SNAPSHOTS + 2,
-            next_vdisk: 1,
-            ..Catalogue::default()
-        };
-        let mut add = |id: u32, parent: u32| {
-            let row = LayerRow {
-                id,
-                uuid: Uuid::nil(),
-                parent: (parent > 0).then_some(parent),
-                root: 0,
-                since: 0,
-            };
-            catalogue.layers.insert(id, row);
-        };
+        let mut layers = Vec::new();
         for n in 0..SNAPSHOTS / 2 {
-            add(2 * n + 1, (2 * n).saturating_sub(1));
-            add(2 * n + 2, 2 * n + 1);
+            layers.push((2 * n + 1, (2 * n).saturating_sub(1)));
+            layers.push((2 * n + 2, 2 * n + 1));
         }
         let live = SNAPSHOTS + 1;
-        add(live, SNAPSHOTS - 1);
-        for layer in 1..=SNAPSHOTS {
-            catalogue.snapshots.push(SnapshotRow {
-                uuid: Uuid::nil(),
-                name: format!("s{layer}"),
-                vdisk: 0,
-                layer,
-                size: 4096,
-                lsn: 1,
-                created: 0,
-                holds: Vec::new(),
-                schedule: None,
-            });
-        }
-        catalogue.vdisks.push(VDiskRow {
-            id: 0,
-            uuid: Uuid::nil(),
-            name: "v".into(),
-            size: 4096,
-            layer: live,
-            write_cache: true,
-            hidden: false,
-            created: 0,
-            tag: String::new(),
-            rules: None,
-            flatten: false,
-        });
-        catalogue
+        layers.push((live, SNAPSHOTS - 1));
+        catalogue(&layers, &[live], &(1..=SNAPSHOTS).collect::<Vec<_>>())
     }
 
     /// Walking down from each snapshot for each fork takes four billion steps here.
@@ -243,10 +203,10 @@ mod tests {
         let forked = view.rows.iter().filter(|row| tree.has_clones(row));
         assert_eq!(forked.count() as u32, SNAPSHOTS / 2);
         let last = &view.rows[SNAPSHOTS as usize - 2];
-        assert_eq!(tree.clones(last), [format!("v@s{SNAPSHOTS}")]);
+        assert_eq!(tree.clones(last), [format!("v0@s{SNAPSHOTS}")]);
         let first = tree.clones(&view.rows[0]);
         assert_eq!(first.len() as u32, SNAPSHOTS - 1);
-        assert_eq!(first[..2], ["v@s2", "v@s3"]);
+        assert_eq!(first[..2], ["v0@s2", "v0@s3"]);
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
     }

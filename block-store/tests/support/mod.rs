@@ -3,6 +3,7 @@
 
 mod hook;
 
+use block_store::check::{CheckOptions, check};
 use block_store::io::sim::{Damage, SimDisk};
 use block_store::io::{Disk, Runtime};
 use block_store::recover::{Scanned, scan};
@@ -71,6 +72,16 @@ impl Machine {
     /// A machine with an empty store, on a disk of `capacity` bytes.
     pub fn new(seed: u64, capacity: u64) -> Self {
         Self::with_segments(seed, capacity, SEGMENT)
+    }
+
+    /// Nothing is wrong on the disk, live counts included.
+    pub fn assert_sound(&self, what: &str) {
+        let options = CheckOptions {
+            decode: true,
+            ..CheckOptions::default()
+        };
+        let report = check(&self.disk, &options, &mut ()).unwrap();
+        assert_eq!(report.damage, 0, "{what}: {:#?}", report.findings);
     }
 
     pub fn with_segments(seed: u64, capacity: u64, segment_size: u32) -> Self {
