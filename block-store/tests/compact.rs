@@ -8,7 +8,7 @@ use block_store::io::sim::{Damage, Rng};
 use block_store::{Store, VDisk};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use support::{BLOCK, Client, Machine, content, step, vdisk};
+use support::{BLOCK, Client, Machine, content, noise, step, vdisk};
 
 const SIZE: u64 = 8 << 20;
 const BLOCKS: u64 = SIZE / BLOCK as u64;
@@ -286,6 +286,33 @@ fn damaged_nodes(at: u64) {
     let taken = checkpoints(&store) - before;
     assert!((1..=5).contains(&taken), "{taken} checkpoints");
     assert!(m.segments().contains(&first), "what is damaged stays");
+}
+
+/// Compaction goes by what the catalogue says: new rules that no checkpoint has are not in it.
+#[test]
+fn rules_that_can_not_be_made_durable_hold_for_nobody() {
+    let m = Machine::new(7, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let (core, before) = (Arc::clone(store.core()), Rules::default());
+    store.set_rules(None, before.clone()).unwrap();
+    let rules = || core.state.lock().catalogue.rules.clone();
+    let known = rules();
+    // No checkpoint can hold this.
+    let tag: String = noise(1, 1 << 20)
+        .iter()
+        .map(|b| char::from(b % 90 + 32))
+        .collect();
+    core.state.lock().catalogue.vdisks[0].tag = tag;
+    let none = Rules {
+        coalesce: Vec::new(),
+        ..before
+    };
+    store.set_rules(None, none.clone()).unwrap_err();
+    assert!(known.is_some() && rules() == known);
+    core.state.lock().catalogue.vdisks[0].tag.clear();
+    store.set_rules(None, none).unwrap();
+    assert_ne!(rules(), known);
 }
 
 /// Random overwrites, four fifths of the disk alive: what is written beyond what guests write, and what space is taken.
