@@ -123,6 +123,59 @@ fn discarding_64_tib_is_quick_and_touches_few_nodes() {
     assert!(data.iter().all(|b| *b == 0));
 }
 
+/// Reads here and there leave nodes above leaves in memory, and few of their leaves. What is dropped then is remembered by these, and not
+/// by each leaf; all of it comes back, also after a crash.
+#[test]
+fn what_was_read_at_random_is_dropped_by_few_rows() {
+    const SPANS: u64 = 32;
+    const LEAVES: u64 = 16;
+    for delete in [false, true] {
+        let mut m = Machine::new(2, 256 << 20);
+        let store = m.open();
+        let disk = vdisk(&store, "a", SPANS << 30);
+        let mut client = Client::new(&store);
+        for n in 0..SPANS * LEAVES {
+            let at = (n / LEAVES) << 30 | (n % LEAVES) << 21;
+            client.write(&disk, at, &content(n, 0, 1)).unwrap();
+        }
+        client.flush(&disk).unwrap();
+        store.checkpoint().unwrap();
+        drop((client, disk, store));
+        m.kill();
+        let store = m.open();
+        let disk = store.vdisk("a").unwrap();
+        let mut client = Client::new(&store);
+        for n in 0..SPANS {
+            client.read(&disk, n << 30, BLOCK).unwrap();
+        }
+        match delete {
+            false => client.discard(&disk, 0, SPANS << 30).unwrap(),
+            true => store.delete_vdisk("a").unwrap(),
+        }
+        let rows = store.core().state.lock().catalogue.dropped.len() as u64;
+        assert!(
+            (1..=SPANS).contains(&rows),
+            "{rows} rows, deleted: {delete}"
+        );
+        store.checkpoint().unwrap();
+        drop((client, disk, store));
+        m.kill();
+        m.assert_sound("after a crash");
+        let store = m.open();
+        for _ in 0..4 {
+            store.upkeep().unwrap();
+        }
+        {
+            let state = store.core().state.lock();
+            assert!(state.catalogue.dropped.is_empty());
+            assert_eq!(state.segments.miscounted(), 0);
+        }
+        assert_eq!(store.status().live_bytes, 0);
+        store.shutdown().unwrap();
+        m.assert_sound("at last");
+    }
+}
+
 #[test]
 fn many_vdisks() {
     let mut m = Machine::new(1, 256 << 20);

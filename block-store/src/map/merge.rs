@@ -140,9 +140,8 @@ impl Map {
         freed: &mut dyn FnMut(Freed),
     ) -> Result<bool, Missing> {
         let bits = self.slot_of(from, n);
-        let in_memory = self.nodes.get(&below);
-        let resident = in_memory.map(|node| node.dirty || node.writing);
-        if bits == 0 && resident.is_none() {
+        let resident = self.nodes.contains_key(&below);
+        if bits == 0 && !resident {
             return Ok(true);
         }
         *work = work.saturating_sub(1);
@@ -156,7 +155,7 @@ impl Map {
         }
         // What a dirty node holds, or one that a checkpoint is writing just now, is in no record that is named yet: its
         // entries move one by one.
-        if whole && !has_node && theirs == 0 && resident != Some(true) {
+        if whole && !has_node && theirs == 0 && (!resident || self.is_clean(below)) {
             match from.level() {
                 1 => self.moved.note(below.number()),
                 _ => self.moved.note_everywhere(),
@@ -178,21 +177,6 @@ impl Map {
             self.clear_slot(from, n);
         }
         Ok(true)
-    }
-
-    /// Takes nodes out of memory whose records another layer names from now on.
-    fn forget(&mut self, key: NodeKey) {
-        let Some(node) = self.nodes.get(&key) else {
-            return;
-        };
-        let written = !node.dirty && !node.writing;
-        debug_assert!(written, "{key:?} has no record of what it holds");
-        if node.children > 0 {
-            for child in (0..NODE_SLOTS as u64).filter_map(|n| key.child(n)) {
-                self.forget(child);
-            }
-        }
-        self.take(key);
     }
 
     fn slots_of(&self, key: NodeKey) -> Option<Arc<Slots>> {

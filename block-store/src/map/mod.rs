@@ -328,6 +328,28 @@ impl Map {
         Some(node)
     }
 
+    /// Whether a node in memory is what its record says, and all below it: what is dirty has dirty ancestors, and a checkpoint that writes a
+    /// node writes these, too. One that was never written is what its parent's entry says.
+    fn is_clean(&self, key: NodeKey) -> bool {
+        let node = self.nodes.get(&key);
+        node.is_some_and(|node| !node.dirty && !node.writing)
+    }
+
+    /// Takes clean nodes out of memory: whoever has their records has all that they hold.
+    fn forget(&mut self, key: NodeKey) {
+        let Some(node) = self.nodes.get(&key) else {
+            return;
+        };
+        let children = node.children;
+        debug_assert!(self.is_clean(key), "{key:?} has no record of what it holds");
+        if children > 0 {
+            for child in (0..NODE_SLOTS as u64).filter_map(|n| key.child(n)) {
+                self.forget(child);
+            }
+        }
+        self.take(key);
+    }
+
     /// Second-chance eviction (the clock algorithm) of clean nodes until the budget holds; a few steps per call,
     /// so that the cost is spread over the calls that cause it.
     fn evict(&mut self) {

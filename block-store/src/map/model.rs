@@ -156,6 +156,31 @@ impl Model {
     }
 }
 
+/// What is dirty has no record that says all of it; of what is clean one names all that is not in memory.
+#[test]
+fn a_clean_node_that_lacks_its_leaves_is_one_subtree() {
+    let mut map = Map::new(0);
+    map.add_layer(1, 0);
+    let mut model = Model::default();
+    for leaf in 0..512 {
+        model.write(&mut map, 1, leaf * 512);
+    }
+    model.freeze(&mut map);
+    model.settle(&mut map);
+    (0..600).for_each(|_| map.evict());
+    assert!(map.resident() < 20);
+    // The node above the leaves, and one of them.
+    model.with_nodes(&mut map, |map, _| map.lookup(1, 0));
+    let before = model.records.live.clone();
+    map.drop_layer(1, &mut |f| model.records.release(f));
+    assert_eq!(model.records.dropped.len(), 1);
+    // The leaf that was in memory is let go of with the others.
+    let released = before.iter().filter(|(b, n)| model.records.live[b] != **n);
+    assert_eq!(released.count(), 2, "the nodes above that one");
+    model.records.walk();
+    assert!(model.records.live.values().all(|n| *n == 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]

@@ -74,7 +74,12 @@ impl Map {
             }
             return;
         };
-        let slots: Arc<Slots> = Arc::clone(&node.slots);
+        let (slots, at) = (Arc::clone(&node.slots), node.at);
+        if at != 0 && self.is_clean(key) && self.lacks_several(key, &slots) {
+            self.forget(key);
+            freed(Freed::Subtree { top: key, at });
+            return;
+        }
         for (n, bits) in slots.iter().enumerate() {
             match key.child(n as u64) {
                 None if is_stored(*bits) => freed(Freed::Entry(*bits)),
@@ -88,6 +93,16 @@ impl Map {
         {
             freed(Freed::Entry(node.at));
         }
+    }
+
+    /// Whether more than one of a node's children are on the disk alone. Each would be a subtree of its own, of which large vDisks that are
+    /// read at random have 512 for each node above leaves; the node's own record names all of them. Where children are in memory,
+    /// what they free is known at once, without reading.
+    fn lacks_several(&self, key: NodeKey, slots: &Slots) -> bool {
+        let children = (0..).zip(slots).filter(|(_, bits)| is_stored(**bits));
+        let children = children.filter_map(|(n, _)| key.child(n));
+        let mut absent = children.filter(|child| !self.nodes.contains_key(child));
+        absent.nth(1).is_some()
     }
 
     /// What frees a subtree's node once it was read: its entries, or the subtrees below it.

@@ -39,6 +39,31 @@ fn deleted_snapshots_give_their_space_back() {
     assert!(store.core().state.lock().catalogue.aliases.is_empty());
 }
 
+/// A schedule of one a second on a vDisk that nobody writes to: nothing of it stays.
+#[test]
+fn snapshots_without_a_write_come_and_go_without_a_trace() {
+    let m = Machine::new(9, 64 << 20);
+    let store = m.open();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 10);
+    for n in 0..50 {
+        store.create_snapshot(&["a"], &format!("s{n}")).unwrap();
+    }
+    write(&mut client, "a", &mut live, 2, 5, 10);
+    let names: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    store.delete_snapshots("a", &names, false).unwrap();
+    settle(&store);
+    verify_all(&store, &live, &BTreeMap::new(), "all deleted");
+    assert_eq!(layers(&store), 1);
+    // The lowest layer has what was written first; 49 had nothing.
+    assert_eq!(store.core().state.lock().catalogue.aliases.len(), 1);
+    store.shutdown().unwrap();
+    m.assert_sound("at last");
+}
+
 /// What the next opening would not take in is not switched in: the store goes on from the checkpoint before.
 #[test]
 fn a_catalogue_that_has_grown_too_large_costs_the_checkpoint_and_no_more() {
