@@ -102,7 +102,7 @@ fn merge(
             let found = core.with_nodes(|state| {
                 state.map.make_room();
                 let found = state.map.first_block(*layer).map_err(Blocked::Node)?;
-                if found.is_some() {
+                if found.is_some() || state.catalogue.aliases.is_inheriting(*layer) {
                     begin(state, *layer, to);
                 }
                 Ok(found)
@@ -139,8 +139,8 @@ fn merge(
     Ok(true)
 }
 
-/// Before the first entry moves. A layer that has none leaves nothing behind that an alias would be needed for: snapshots of
-/// what nobody writes to come and go without a trace.
+/// Before the first entry moves. A layer that has none, and was not to get any, leaves nothing behind that an alias would be
+/// needed for: snapshots of what nobody writes to come and go without a trace.
 fn begin(state: &mut State, from: u32, to: u32) {
     // An heir of before that is on its way out itself hands on what it inherits.
     if state.catalogue.aliases.get(from).is_none()

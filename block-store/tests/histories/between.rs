@@ -21,6 +21,9 @@ pub enum Phase {
     Upkeep,
     Create,
     Delete,
+    /// A clone becomes independent, or rather is to.
+    Flatten,
+    Revert,
     Snapshot,
     /// Deletion of a snapshot.
     Forget,

@@ -48,7 +48,8 @@ fn crash_histories() {
         );
         assert!(totals.checkpoints > 0 && totals.stalls > 0, "{totals:?}");
         assert!(totals.between > 0 && totals.faults > 0, "{totals:?}");
-        assert!(totals.deletions > 0, "{totals:?}");
+        assert!(totals.deletions > 0 && totals.clones > 0, "{totals:?}");
+        assert!(totals.flattened > 0 && totals.reverts > 0, "{totals:?}");
         assert!(totals.snapshots > 0 && totals.forgotten > 0, "{totals:?}");
         assert!(totals.scheduled > 0 && totals.retired > 0, "{totals:?}");
         assert!(totals.pruned > 0, "{totals:?}");

@@ -3,6 +3,7 @@
 mod check;
 mod guest;
 mod requests;
+mod revert;
 mod scrub;
 mod snapshots;
 
@@ -18,6 +19,7 @@ use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDisk
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use revert::Reverting;
 use snapshots::{PRUNED, Snapshot};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -40,6 +42,11 @@ pub struct Totals {
     /// vDisks deleted, and of these in the middle of a checkpoint.
     pub deletions: u64,
     pub deletions_between: u64,
+    /// Clones made, and of these made independent.
+    pub clones: u64,
+    pub flattened: u64,
+    /// vDisks that became again what a snapshot was.
+    pub reverts: u64,
     /// Snapshots taken, and deleted.
     pub snapshots: u64,
     pub forgotten: u64,
@@ -71,6 +78,9 @@ impl Totals {
         self.between += o.between;
         self.deletions += o.deletions;
         self.deletions_between += o.deletions_between;
+        self.clones += o.clones;
+        self.flattened += o.flattened;
+        self.reverts += o.reverts;
         self.snapshots += o.snapshots;
         self.forgotten += o.forgotten;
         self.scheduled += o.scheduled;
@@ -101,6 +111,7 @@ enum Pending {
     Read {
         vdisk: usize,
         first: u64,
+        begun: u64,
         before: Vec<Vec<Value>>,
     },
     Flush {
@@ -146,6 +157,7 @@ pub struct History {
     pub deletion: Option<Deletion>,
     guest: Guest,
     next_guest: usize,
+    reverting: Option<Reverting>,
     snapshots: Vec<Snapshot>,
     next_snapshot: usize,
     /// Those that nobody knew about before rules were applied.
@@ -155,6 +167,8 @@ pub struct History {
     /// Some operation of this process fails.
     faulty: bool,
     faults: bool,
+    /// How often a write may overlap those under way.
+    overlap: f64,
     trace: bool,
 }
 
@@ -189,6 +203,7 @@ pub fn history(seed: u64) -> Totals {
         nest: [0.0, 0.05, 0.2, 0.5][rng.random_range(0..4)],
         write_through: rng.random_bool(0.2),
         faults: rng.random_bool(0.15),
+        overlap: [0.0, 0.5, 1.0][rng.random_range(0..3)],
         rng,
         disk,
         hooks,
@@ -202,6 +217,7 @@ pub fn history(seed: u64) -> Totals {
         deletion: None,
         guest: Guest::Gone,
         next_guest: SIZES.len(),
+        reverting: None,
         snapshots: Vec::new(),
         next_snapshot: 0,
         unsure_before: Vec::new(),
@@ -277,12 +293,31 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
             drop(store.upkeep());
         }
         Phase::Create => {
-            let vdisk = now.next_guest;
-            now.next_guest += 1;
-            now.guest = Guest::Unsure(vdisk);
+            let (vdisk, source) = now.new_guest();
             drop(now);
-            let made = store.create_vdisk(&spec(vdisk, SIZES[0]));
-            h.lock().created(vdisk, made);
+            let made = match &source {
+                Some(snapshot) => store.clone_vdisk(&name_of(0), snapshot, &name_of(vdisk)),
+                None => store.create_vdisk(&spec(vdisk, SIZES[0])),
+            };
+            h.lock().created(vdisk, source.is_some(), made);
+        }
+        Phase::Flatten => {
+            let Guest::There(vdisk) = now.guest else {
+                now.phase = before;
+                return;
+            };
+            drop(now);
+            let outcome = store.flatten_vdisk(&name_of(vdisk));
+            h.lock().flattened(outcome);
+        }
+        Phase::Revert => {
+            let Some((vdisk, name)) = now.begin_revert() else {
+                now.phase = before;
+                return;
+            };
+            drop(now);
+            let outcome = store.revert_vdisk(&name_of(vdisk), &name, None);
+            h.lock().reverted(outcome);
         }
         Phase::Delete => {
             let Some(vdisk) = now.begin_deletion() else {
@@ -315,7 +350,7 @@ pub fn background(h: &Mutex<History>, phase: Phase) {
             };
             drop(now);
             for vdisk in vdisks {
-                let outcome = store.delete_snapshots(&name_of(vdisk), &[&name], false);
+                let outcome = store.delete_snapshots(&name_of(vdisk), &[&name], true);
                 h.lock().forgotten(&name, vdisk, outcome.map(drop));
             }
         }
@@ -451,6 +486,12 @@ impl History {
         }
         match self.rng.random_range(0..100) {
             0..52 => self.submit(),
+            52 if self.rng.random_bool(0.2) => {
+                return Some(match self.rng.random_bool(0.5) {
+                    true => Phase::Revert,
+                    false => Phase::Flatten,
+                });
+            }
             52 => return Some(Phase::Forget),
             53..55 => return Some(Phase::Snapshot),
             55 => return Some(Phase::Tend),

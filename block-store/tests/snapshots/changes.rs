@@ -64,6 +64,29 @@ fn snapshots_without_a_write_come_and_go_without_a_trace() {
     m.assert_sound("at last");
 }
 
+/// A merge that has begun goes on past its heir, when that is deleted before the first entry has reached it.
+#[test]
+fn an_heir_without_anything_hands_on_what_it_was_to_get() {
+    let m = Machine::new(9, 64 << 20);
+    let store = m.try_open(|config| config.checkpoint_log = 1).unwrap();
+    vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 10);
+    store.create_snapshot(&["a"], "full").unwrap();
+    store.create_snapshot(&["a"], "empty").unwrap();
+    store.delete_snapshots("a", &["full"], false).unwrap();
+    // A checkpoint is wanted before the first entry moves.
+    write(&mut client, "a", &mut live, 2, 5, 10);
+    tidy(store.core(), 1).unwrap();
+    assert_eq!(store.core().state.lock().catalogue.aliases.len(), 1);
+    store.delete_snapshots("a", &["empty"], false).unwrap();
+    settle(&store);
+    assert_eq!(layers(&store), 1);
+    verify_all(&store, &live, &BTreeMap::new(), "both deleted");
+    m.assert_sound("at last");
+}
+
 /// What the next opening would not take in is not switched in: the store goes on from the checkpoint before.
 #[test]
 fn a_catalogue_that_has_grown_too_large_costs_the_checkpoint_and_no_more() {

@@ -28,7 +28,7 @@ impl History {
     ) -> Value {
         let mut want = [0; SECTOR as usize];
         for value in allowed.iter().rev() {
-            content(value, vdisk, sector, &mut want);
+            content(value, sector, &mut want);
             if bytes == want {
                 return *value;
             }
@@ -38,9 +38,9 @@ impl History {
                 &Value {
                     version: *version,
                     zero: *version == 0,
+                    begun: 0,
                     acked: None,
                 },
-                vdisk,
                 sector,
                 &mut want,
             );

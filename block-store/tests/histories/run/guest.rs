@@ -3,6 +3,7 @@
 use super::{Guest, History, SIZES, name_of};
 use crate::between::Phase;
 use block_store::{Store, StoreError, VDisk};
+use rand::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,21 +32,56 @@ impl History {
         vdisks
     }
 
+    /// The next one; as often as there is something to clone, a clone, and then what of which vDisk.
+    pub(super) fn new_guest(&mut self) -> (usize, Option<String>) {
+        let vdisk = self.next_guest;
+        self.next_guest += 1;
+        self.guest = Guest::Unsure(vdisk);
+        let source = match self.rng.random_bool(0.7) {
+            true => self.some_snapshot_of(0),
+            false => None,
+        };
+        let source = source.map(|(name, image)| {
+            self.tell(|| format!("vDisk {vdisk} is to be a clone of snapshot {name}"));
+            self.model.clone_of(vdisk, image.into_iter());
+            name
+        });
+        (vdisk, source)
+    }
+
     pub(super) fn guest_is_gone(&mut self, vdisk: usize) {
         self.guest = Guest::Gone;
         self.model.forget(vdisk);
     }
 
-    pub(super) fn created(&mut self, vdisk: usize, made: Result<Arc<VDisk>, StoreError>) {
+    pub(super) fn created(
+        &mut self,
+        vdisk: usize,
+        is_clone: bool,
+        made: Result<Arc<VDisk>, StoreError>,
+    ) {
         if self.disk.is_crashed() {
             return;
         }
         match made {
             Ok(made) => {
                 self.guest = Guest::There(vdisk);
+                self.totals.clones += u64::from(is_clone);
                 self.run.as_mut().unwrap().vdisks.insert(vdisk, made);
             }
             Err(error) => assert!(self.tight || self.faulty, "creating a vDisk: {error}"),
+        }
+    }
+
+    pub(super) fn flattened(&mut self, outcome: Result<(), StoreError>) {
+        if self.disk.is_crashed() {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.totals.flattened += 1,
+            // It is no clone, or none any more.
+            Err(StoreError::Refused(_)) => {}
+            Err(error) => assert!(self.tight || self.faulty, "making independent: {error}"),
         }
     }
 

@@ -53,7 +53,9 @@ impl History {
             _ => false,
         });
         let (offset, bytes) = (sectors.start * SECTOR, (len * SECTOR) as usize);
-        if kind < 6 || busy {
+        // What overlaps may end in either order.
+        if kind < 6 || busy && !self.rng.random_bool(self.overlap) {
+            let begun = self.model.now();
             let before = sectors
                 .clone()
                 .map(|s| self.model.current(vdisk, s))
@@ -63,6 +65,7 @@ impl History {
                 Pending::Read {
                     vdisk,
                     first: sectors.start,
+                    begun,
                     before,
                 },
             );
@@ -116,10 +119,11 @@ impl History {
                 let value = Value {
                     version,
                     zero,
+                    begun: 0,
                     acked: None,
                 };
                 for (n, sector) in from.chunks_exact_mut(SECTOR as usize).enumerate() {
-                    content(&value, vdisk, sectors.start + n as u64, sector);
+                    content(&value, sectors.start + n as u64, sector);
                 }
                 Command::Write { offset, from }
             }
@@ -192,20 +196,16 @@ impl History {
             Pending::Read {
                 vdisk,
                 first,
+                begun,
                 before,
             } => {
                 let data = done.payload.unwrap();
                 for (n, bytes) in data.chunks_exact(SECTOR as usize).enumerate() {
                     let sector = first + n as u64;
                     // Whatever was written while the read was under way goes too.
-                    let oldest = before[n][0].version;
                     let mut allowed = before[n].clone();
-                    allowed.extend(
-                        self.model
-                            .possible(vdisk, sector)
-                            .into_iter()
-                            .filter(|v| v.version > oldest),
-                    );
+                    let since = self.model.possible(vdisk, sector);
+                    allowed.extend(since.into_iter().filter(|v| v.begun > begun));
                     self.match_value(vdisk, sector, bytes, &allowed, "read");
                 }
             }
@@ -219,6 +219,7 @@ impl History {
             let Pending::Read {
                 vdisk,
                 first,
+                begun,
                 before,
             } = pending
             else {
@@ -226,9 +227,8 @@ impl History {
             };
             for (sector, seen) in (*first..).zip(before) {
                 let since = self.model.possible(*vdisk, sector).into_iter();
-                let oldest = seen[0].version;
                 let new: Vec<_> = since
-                    .filter(|v| v.version > oldest && seen.iter().all(|s| s.version != v.version))
+                    .filter(|v| v.begun > *begun && seen.iter().all(|s| s.version != v.version))
                     .collect();
                 seen.extend(new);
             }

@@ -25,6 +25,9 @@ pub const PRUNED: Keep = Keep {
     ..KEPT
 };
 
+/// What each sector of a vDisk may read as.
+pub type Image = BTreeMap<u64, Vec<Value>>;
+
 /// A snapshot of a history.
 pub struct Snapshot {
     name: String,
@@ -224,6 +227,20 @@ impl History {
             snapshot.unsure = self.unsure_before.contains(&snapshot.name);
         }
         self.snapshots.retain(|s| !s.vdisks.is_empty());
+    }
+
+    /// A snapshot of this vDisk that is sure to be there, and what it reads as.
+    pub(super) fn some_snapshot_of(&mut self, vdisk: usize) -> Option<(String, Image)> {
+        let sure = |s: &&Snapshot| !s.unsure && !s.scheduled && s.vdisks.contains(&vdisk);
+        let n = self.snapshots.iter().filter(sure).count();
+        if n == 0 {
+            return None;
+        }
+        let n = self.rng.random_range(0..n);
+        let snapshot = self.snapshots.iter().filter(sure).nth(n)?;
+        let image = snapshot.image.iter().filter(|((v, _), _)| *v == vdisk);
+        let image = image.map(|((_, sector), values)| (*sector, values.clone()));
+        Some((snapshot.name.clone(), image.collect()))
     }
 
     /// Where a snapshot to be deleted is among them; from here on nobody knows.
