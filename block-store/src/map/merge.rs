@@ -26,8 +26,8 @@ impl Map {
             let bits = slots.get(index(n)).copied().unwrap_or(0);
             let at = (key.number() * NODE_SLOTS as u64 + n) * NodeKey::blocks_per_slot(key.level());
             match key.child(n) {
-                // A child that was never written has no entry in its parent. A leaf that has one holds something; of a
-                // node above leaves a merge may have taken all.
+                // A child that was never written has no entry in its parent. Of a node that has one, all may have gone since;
+                // a leaf is not read for that.
                 Some(child)
                     if self.nodes.contains_key(&child) || child.level() > 0 && is_stored(bits) =>
                 {

@@ -96,16 +96,13 @@ fn merge(
     limit: usize,
     steps: &mut usize,
 ) -> Result<bool, StoreError> {
+    begin(&mut core.state.lock(), from, to);
     loop {
         let mut first = None;
         for layer in from {
             let found = core.with_nodes(|state| {
                 state.map.make_room();
-                let found = state.map.first_block(*layer).map_err(Blocked::Node)?;
-                if found.is_some() || state.catalogue.aliases.is_inheriting(*layer) {
-                    begin(state, *layer, to);
-                }
-                Ok(found)
+                state.map.first_block(*layer).map_err(Blocked::Node)
             })?;
             let found = found.unwrap_or(None);
             first = [first, found].into_iter().flatten().min();
@@ -139,22 +136,28 @@ fn merge(
     Ok(true)
 }
 
-/// Before the first entry moves. A layer that has none, and was not to get any, leaves nothing behind that an alias would be
-/// needed for: snapshots of what nobody writes to come and go without a trace.
-fn begin(state: &mut State, from: u32, to: u32) {
-    // An heir of before that is on its way out itself hands on what it inherits.
-    if state.catalogue.aliases.get(from).is_none()
-        && let Some(row) = state.catalogue.layers.get(&from)
-    {
-        let since = row.since;
-        state.catalogue.aliases.insert(Alias {
-            from,
-            to,
-            since,
-            until: None,
-        });
-        // What the heir's map says must hold while entries come, one by one.
-        state.presence.merge(from, to);
+/// Before the first entry moves.
+fn begin(state: &mut State, from: &[u32], to: u32) {
+    for layer in from {
+        // What nobody ever wrote to, and was not to get anything either, leaves nothing behind that an alias would be needed for.
+        let aliases = &state.catalogue.aliases;
+        if state.map.settled_root(*layer) == Some(0) && !aliases.is_inheriting(*layer) {
+            continue;
+        }
+        // An heir of before that is on its way out itself hands on what it inherits.
+        if aliases.get(*layer).is_none()
+            && let Some(row) = state.catalogue.layers.get(layer)
+        {
+            let since = row.since;
+            state.catalogue.aliases.insert(Alias {
+                from: *layer,
+                to,
+                since,
+                until: None,
+            });
+            // What the heir's map says must hold while entries come, one by one.
+            state.presence.merge(*layer, to);
+        }
     }
 }
 

@@ -64,6 +64,29 @@ fn snapshots_without_a_write_come_and_go_without_a_trace() {
     m.assert_sound("at last");
 }
 
+/// Whose blocks were all discarded again has records of that, and these go to the heir.
+#[test]
+fn a_layer_that_was_emptied_is_not_one_without_a_write() {
+    let m = Machine::new(9, 64 << 20);
+    let store = m.open();
+    let disk = vdisk(&store, "a", SIZE);
+    let mut client = Client::new(&store);
+    let mut live = vec![0; BLOCKS as usize];
+    write(&mut client, "a", &mut live, 1, 0, 600);
+    store.checkpoint().unwrap();
+    client.discard(&disk, 0, SIZE).unwrap();
+    live.fill(0);
+    store.create_snapshot(&["a"], "empty").unwrap();
+    write(&mut client, "a", &mut live, 2, 5, 10);
+    store.delete_snapshots("a", &["empty"], false).unwrap();
+    tidy(store.core(), 100).unwrap();
+    assert_eq!(layers(&store), 1);
+    assert_eq!(store.core().state.lock().catalogue.aliases.len(), 1);
+    verify_all(&store, &live, &BTreeMap::new(), "merged");
+    settle(&store);
+    m.assert_sound("at last");
+}
+
 /// A merge that has begun goes on past its heir, when that is deleted before the first entry has reached it.
 #[test]
 fn an_heir_without_anything_hands_on_what_it_was_to_get() {
