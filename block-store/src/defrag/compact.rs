@@ -72,11 +72,7 @@ impl<'a> Compaction<'a> {
     ) -> Result<Outcome, StoreError> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (n, source) in sources.iter().enumerate() {
-            match source.records() {
-                Ok(records) => source.alive(self.core, n, records, due, &mut pieces)?,
-                // One that can't be read is none of the others' business.
-                Err(error) => log::error!("{error}; what is alive in it stays where it is"),
-            }
+            source.alive(self.core, n, due, &mut pieces)?;
         }
         pieces.sort_by_key(|p| (p.shape.layer, p.shape.first));
         for range in in_order(&pieces) {

@@ -8,7 +8,7 @@ use crate::format::{BLOCK, Entry, Location, RecordHeader, RecordKind, SEGMENT_DA
 use crate::io::{AlignedBuf, DiskFile, PAGE};
 use crate::map::NodeKey;
 use crate::read::{Run, Source as Place};
-use crate::recover::{Scanned, scan};
+use crate::recover::{Records, Scanned};
 use crate::state::{Blocked, State};
 use std::io;
 use std::ops::Range;
@@ -110,23 +110,27 @@ impl Source {
         self.generation
     }
 
-    /// Its records, as far as they can be read.
-    pub fn records(&self) -> Result<Vec<Scanned>, StoreError> {
-        let scan = scan(&*self.file, self.id, self.generation, SEGMENT_DATA_START);
-        Ok(scan.map_err(compacting(self.id))?.records)
+    /// Its records, as far as they can be read: what can't be stays where it is.
+    fn records(&self) -> impl Iterator<Item = Scanned> {
+        let file = &*self.file;
+        let records = Records::of(file, self.id, self.generation, SEGMENT_DATA_START);
+        let (records, error) = match records {
+            Ok(records) => (Some(records), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let records = records.into_iter().flatten().chain(error);
+        records.filter_map(|record| {
+            let record = record.map_err(compacting(self.id));
+            record
+                .inspect_err(|e| log::error!("{e}; what else is in it stays where it is"))
+                .ok()
+        })
     }
 
     /// Live nodes become dirty: the next checkpoint writes them elsewhere. `false`: there is no room for all.
     pub fn rewrite_nodes(&self, core: &Core, due: &mut Due<'_>) -> Result<bool, StoreError> {
-        let records = match self.records() {
-            Ok(records) => records,
-            Err(error) => {
-                log::error!("{error}; the maps in it stay where they are");
-                return Ok(true);
-            }
-        };
         let mut damage = Damage::of(self);
-        for record in records {
+        for record in self.records() {
             due.checkpoint(core)?;
             if record.header.kind != RecordKind::Node {
                 continue;
@@ -158,12 +162,11 @@ impl Source {
         &self,
         core: &Core,
         number: usize,
-        records: Vec<Scanned>,
         due: &mut Due<'_>,
         out: &mut Vec<Piece>,
     ) -> Result<(), StoreError> {
         let mut damage = Damage::of(self);
-        for record in records {
+        for record in self.records() {
             due.checkpoint(core)?;
             if record.header.kind != RecordKind::Extent {
                 continue;

@@ -29,7 +29,7 @@ use crate::write::{clear, point_at};
 pub use buffer::{BufferFound, note_failed_recovery, replay_buffer};
 use prefetch::prefetch;
 pub use promise::{cut_short, hold_to_promises};
-pub use scan::{Scan, Scanned, Window, scan};
+pub use scan::{Records, Scan, Scanned, Window, scan};
 pub use standing::{Head, Standing, read_header, standing};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -47,29 +47,73 @@ pub struct Scan {
 
 /// Scans a segment from `from` to its end.
 pub fn scan(file: &dyn DiskFile, segment: u32, generation: u64, from: u32) -> io::Result<Scan> {
-    let mut window = Window::new(file)?;
-    let mut out = Scan {
-        segment,
-        generation,
-        from,
-        records: Vec::new(),
-        commits: Vec::new(),
-        cuts: BTreeMap::new(),
-        end: from.min(window.len),
-        why: String::new(),
-    };
-    loop {
-        let at = out.end;
-        match out.record_at(&mut window, at)? {
-            Err(why) => {
-                out.why = why;
-                return Ok(out);
-            }
-            Ok((record, end)) => {
-                out.records.extend(record);
-                out.end = end;
+    let mut records = Records::of(file, segment, generation, from)?;
+    let found = records.by_ref().collect::<io::Result<Vec<_>>>()?;
+    Ok(Scan {
+        records: found,
+        ..records.scan
+    })
+}
+
+/// The records of a segment one by one: there may be a million of them. Ends after an error.
+#[derive(Debug)]
+pub struct Records<'a> {
+    /// Of what has been passed, but for the records.
+    scan: Scan,
+    window: Window<'a>,
+    ended: bool,
+}
+
+impl<'a> Records<'a> {
+    /// From `from` on.
+    pub fn of(
+        file: &'a dyn DiskFile,
+        segment: u32,
+        generation: u64,
+        from: u32,
+    ) -> io::Result<Self> {
+        let window = Window::new(file)?;
+        let scan = Scan {
+            segment,
+            generation,
+            from,
+            records: Vec::new(),
+            commits: Vec::new(),
+            cuts: BTreeMap::new(),
+            end: from.min(window.len),
+            why: String::new(),
+        };
+        Ok(Self {
+            scan,
+            window,
+            ended: false,
+        })
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = io::Result<Scanned>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            match self.scan.record_at(&mut self.window, self.scan.end) {
+                Ok(Ok((record, end))) => {
+                    self.scan.end = end;
+                    if record.is_some() {
+                        return record.map(Ok);
+                    }
+                }
+                Ok(Err(why)) => {
+                    self.scan.why = why;
+                    self.ended = true;
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
             }
         }
+        None
     }
 }
 
