@@ -234,6 +234,16 @@ impl Client {
             .await
     }
 
+    /// Tells what a libvirt domain does with a vDisk. All that was written before is durable when the answer comes.
+    pub async fn record_domain(
+        &mut self,
+        name: &str,
+        request: &RecordDomain,
+    ) -> Result<VDisk, ClientError> {
+        self.send(Method::PUT, &vdisk_path(name, "/domain")?, request)
+            .await
+    }
+
     /// A vDisk's counters.
     pub async fn stats(&mut self, name: &str) -> Result<VDiskStats, ClientError> {
         self.get(&vdisk_path(name, "/stats")?).await

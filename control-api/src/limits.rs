@@ -8,6 +8,12 @@ pub const SIZE_MAX: u64 = 64 << 40;
 pub const SECTOR: u64 = 512;
 /// Longest name of a vDisk or a snapshot, in characters.
 pub const NAME_MAX: usize = 64;
+/// Queues of a vDisk, at most.
+pub const QUEUES_MAX: u16 = 64;
+/// Longest name of a libvirt domain, in bytes.
+pub const DOMAIN_NAME_MAX: usize = 255;
+/// Longest reason for which a domain has stopped, in bytes.
+pub const REASON_MAX: usize = 64;
 /// Names that no vDisk can have, because `RUN/NAME.sock` is taken by another socket.
 pub const RESERVED: &[&str] = &["control"];
 
@@ -37,6 +43,12 @@ pub enum LimitError {
     /// See [`RESERVED`].
     #[error("the name {0:?} is taken by the backend's own socket: choose another one")]
     ReservedName(String),
+    /// A domain's name that can't be one.
+    #[error("a domain's name has 1 to {DOMAIN_NAME_MAX} bytes and no control characters")]
+    DomainName,
+    /// A reason that can't be one.
+    #[error("a reason has at most {REASON_MAX} bytes and no control characters")]
+    Reason,
     /// Zero bytes.
     #[error("a vDisk's size can't be zero: give at least 4K")]
     ZeroSize,
@@ -82,6 +94,18 @@ pub fn check_snapshot_name(name: &str) -> Result<(), LimitError> {
         return Err(LimitError::LongName(excerpt()));
     }
     Ok(())
+}
+
+/// Whether this can be said of a domain.
+pub fn check_domain(name: &str, reason: Option<&str>) -> Result<(), LimitError> {
+    let odd = |text: &str| text.chars().any(char::is_control);
+    if name.is_empty() || name.len() > DOMAIN_NAME_MAX || odd(name) {
+        return Err(LimitError::DomainName);
+    }
+    match reason {
+        Some(reason) if reason.len() > REASON_MAX || odd(reason) => Err(LimitError::Reason),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a vDisk may have `size` bytes: a multiple of 512 from 4 KiB to 64 TiB.
@@ -148,6 +172,19 @@ mod tests {
                 .len()
                 < 300
         );
+    }
+
+    #[test]
+    fn domains() {
+        let long = "n".repeat(DOMAIN_NAME_MAX);
+        assert_eq!(check_domain(&long, Some("crashed")), Ok(()));
+        assert_eq!(check_domain("web server", None), Ok(()));
+        for bad in ["", "a\nb", &format!("{long}n")] {
+            assert_eq!(check_domain(bad, None), Err(LimitError::DomainName));
+        }
+        for bad in ["a\nb", &"r".repeat(REASON_MAX + 1)] {
+            assert_eq!(check_domain("web", Some(bad)), Err(LimitError::Reason));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ thread_local! {
     static RUNTIME: RefCell<Runtime> = RefCell::new(Builder::new_current_thread().build().expect("a runtime"));
 }
 
-const PATHS: [&str; 34] = [
+const PATHS: [&str; 35] = [
     "/v1/health",
     "/v1/openapi.json",
     "/v1/store",
@@ -55,6 +55,7 @@ const PATHS: [&str; 34] = [
     "/v1/store/layers",
     "/v1/store/layers/7/usage?offset=",
     "/v1/vdisks/a/fragmentation?offset=",
+    "/v1/vdisks/a/domain",
 ];
 const METHODS: [Method; 5] = [
     Method::GET,

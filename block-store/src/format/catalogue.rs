@@ -43,6 +43,25 @@ pub struct VDiskRow {
     /// It is being made independent of the vDisk that it was cloned from.
     #[serde(default)]
     pub flatten: bool,
+    /// Who uses it, or did last, as far as anybody has said.
+    #[serde(default)]
+    pub used: Option<UseRow>,
+}
+
+/// Who uses a vDisk. Others say so and read it; nothing here depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseRow {
+    /// Name of the virtual machine.
+    pub by: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What it does: a word of whoever says so.
+    pub state: String,
+    /// Why it does not run any more, likewise.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Seconds since 1970.
+    pub since: u64,
 }
 
 /// A layer: the root of one sparse block map.
@@ -301,6 +320,7 @@ mod tests {
             tag: String::new(),
             rules: None,
             flatten: false,
+            used: None,
         };
         let layer = |id| LayerRow {
             id,

@@ -18,7 +18,7 @@ mod table;
 mod write_buffer;
 
 pub use alias::{Alias, Aliases};
-pub use catalogue::{Catalogue, Dropped, LayerRow, SnapshotRow, VDiskRow};
+pub use catalogue::{Catalogue, Dropped, LayerRow, SnapshotRow, UseRow, VDiskRow};
 pub use commit::{CommitRecord, Prefix};
 pub use cut::{CutRecord, CutRow, MAX_CUT_ROWS};
 pub use entry::{Entry, Location};

@@ -312,6 +312,7 @@ pub(crate) mod tests {
                 tag: String::new(),
                 rules: None,
                 flatten: false,
+                used: None,
             });
         }
         for layer in named {

@@ -5,7 +5,7 @@ use super::config::{VDiskSpec, check_name, check_size};
 use super::vdisk::VDisk;
 use crate::compress::Rules;
 use crate::error::StoreError;
-use crate::format::{LayerRow, SnapshotRow, VDiskRow};
+use crate::format::{LayerRow, SnapshotRow, UseRow, VDiskRow};
 use crate::snapshot::drop_layer;
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ impl Store {
                 tag: String::new(),
                 rules: None,
                 flatten: false,
+                used: None,
             };
             catalogue.next_vdisk += 1;
             let uuid = self.host.new_uuid();
@@ -109,6 +110,17 @@ impl Store {
             self.change_row(name, |row| row.write_cache = on)?;
         }
         vdisk.set_cache(on);
+        Ok(())
+    }
+
+    /// Keeps who uses a vDisk, or has stopped doing so. All that was written before is durable then, too. The store
+    /// says since when.
+    pub fn set_use(&self, name: &str, used: UseRow) -> Result<(), StoreError> {
+        let since = self.host.now();
+        let used = UseRow { since, ..used };
+        let kept = used.clone();
+        self.change_row(name, |row| row.used = Some(kept))?
+            .set_used(used);
         Ok(())
     }
 

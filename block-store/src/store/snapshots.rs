@@ -275,6 +275,7 @@ impl Store {
                 hidden: false,
                 created: self.host.now(),
                 flatten: false,
+                used: None,
                 ..source
             };
             catalogue.next_vdisk += 1;

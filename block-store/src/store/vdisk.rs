@@ -1,7 +1,7 @@
 //! A vDisk as its users hold it.
 
 use crate::compress::Rules;
-use crate::format::{SnapshotRow, VDiskRow};
+use crate::format::{SnapshotRow, UseRow, VDiskRow};
 use crate::log::Marks;
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -24,6 +24,7 @@ pub struct VDisk {
     /// Of a snapshot: keeps its layer for as long as somebody reads it.
     reader: Option<Arc<()>>,
     rules: RwLock<Arc<Rules>>,
+    used: RwLock<Option<UseRow>>,
     /// Where the last write ended: the next one that begins there is sequential.
     write_end: AtomicU64,
     /// What it has written, for its flushes.
@@ -79,6 +80,7 @@ impl VDisk {
             deleted: AtomicBool::new(false),
             reader: None,
             rules: RwLock::new(rules),
+            used: RwLock::new(row.used.clone()),
             write_end: AtomicU64::new(u64::MAX),
             marks: Marks::default(),
             stats: VDiskCounters::default(),
@@ -143,6 +145,15 @@ impl VDisk {
     /// Text that rules can match on.
     pub fn tag(&self) -> Option<&str> {
         (!self.tag.is_empty()).then_some(self.tag.as_str())
+    }
+
+    /// Who uses it, or did last, see [`crate::Store::set_use`].
+    pub fn used(&self) -> Option<UseRow> {
+        self.used.read().clone()
+    }
+
+    pub(crate) fn set_used(&self, used: UseRow) {
+        *self.used.write() = Some(used);
     }
 
     /// Seconds since 1970 at which it was made.

@@ -608,6 +608,7 @@ fn catalogue_fields() {
             tag: String::new(),
             rules: None,
             flatten: false,
+            used: None,
         }],
         layers: BTreeMap::from([(1, layer.clone()), (2, LayerRow { id: 2, ..layer })]),
         snapshots: vec![SnapshotRow {

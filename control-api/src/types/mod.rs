@@ -30,6 +30,6 @@ pub use stats::{
 };
 pub use store::{Health, Recovery, StoreStatus};
 pub use vdisk::{
-    Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, Flattening, Import, ResizeVDisk,
-    Resized, VDisk, VDiskList, VDiskStats,
+    Allocated, Attachment, BeginImport, ByteRange, CreateVDisk, DomainState, DomainUse, Flattening,
+    Import, RecordDomain, ResizeVDisk, Resized, VDisk, VDiskList, VDiskStats,
 };

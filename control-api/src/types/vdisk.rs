@@ -29,6 +29,9 @@ pub struct VDisk {
     /// Who is attached; absent when nobody is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attachment>,
+    /// The libvirt domain that uses it, or did last, as libvirt's hook has said; absent: it has never said anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainUse>,
     /// How far it has got on its way to independence of what it was cloned from; absent when it is not on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flattening: Option<Flattening>,
@@ -46,6 +49,57 @@ pub struct Flattening {
     /// Why it does not go on before the backend is started again; absent: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+}
+
+/// What libvirt's hook says of a domain that uses a vDisk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainUse {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What it does.
+    pub state: DomainState,
+    /// Why it has stopped, in libvirt's words: `shutdown`, `crashed`, `destroyed`, `migrated`, `failed` and so on. Absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+}
+
+/// What a domain does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainState {
+    /// Its QEMU runs.
+    Running,
+    /// Its QEMU has gone.
+    Stopped,
+}
+
+impl DomainState {
+    /// The same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DomainState::Running => "running",
+            DomainState::Stopped => "stopped",
+        }
+    }
+}
+
+/// Keeps what a domain does with a vDisk. What it has written before is durable when the answer comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecordDomain {
+    /// The domain's name, 1 to 255 bytes.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What it does.
+    pub state: DomainState,
+    /// Why it has stopped, at most 64 bytes.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// The front end that holds a vDisk's write lease.

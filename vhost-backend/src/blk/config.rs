@@ -5,7 +5,7 @@ use virtio_bindings::{virtio_blk, virtio_config, virtio_ring};
 /// Bytes of a sector: the unit of virtio-blk, whatever the logical block size.
 pub const SECTOR: u64 = 512;
 /// Queues that a front end may use. QEMU asks for one per vCPU, and fails with a back end that has fewer.
-pub const MAX_QUEUES: u16 = 64;
+pub const MAX_QUEUES: u16 = control_api::limits::QUEUES_MAX;
 /// The largest ring: QEMU's largest too.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
 /// Buffers of data per request: QEMU's default ring of 128 without indirect descriptors, less header and status.

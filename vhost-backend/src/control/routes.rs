@@ -36,6 +36,7 @@ const JSON_MAX: usize = 1 << 20;
         vdisks::show,
         vdisks::delete,
         vdisks::resize,
+        vdisks::record_domain,
         vdisks::stats,
         stats::fragmentation,
         vdisks::revert,
@@ -101,6 +102,7 @@ pub fn router(target: Arc<dyn ControlTarget>) -> Router {
             get(vdisks::show).delete(vdisks::delete),
         )
         .route("/v1/vdisks/{name}/resize", post(vdisks::resize))
+        .route("/v1/vdisks/{name}/domain", put(vdisks::record_domain))
         .route("/v1/vdisks/{name}/stats", get(vdisks::stats))
         .route("/v1/vdisks/{name}/fragmentation", get(stats::fragmentation))
         .route("/v1/vdisks/{name}/data", get(data::read))

@@ -6,6 +6,7 @@ use super::sockets::Sockets;
 use super::target::{ControlTarget, ImportTarget};
 use block_store::check::Begun;
 use block_store::compress::{Class as StoreClass, WriteTraits};
+use block_store::format::UseRow;
 use block_store::{BlockClient, ScrubOptions, Store, VDisk as StoreVDisk, VDiskSpec};
 use control_api::limits::SECTOR;
 use control_api::types::*;
@@ -71,6 +72,19 @@ impl Inner {
         })
     }
 
+    /// What was kept of a domain. `None` too for what only a later release can have kept.
+    fn domain_of(used: UseRow) -> Option<DomainUse> {
+        let state = [DomainState::Running, DomainState::Stopped];
+        let state = state.into_iter().find(|s| s.as_str() == used.state)?;
+        Some(DomainUse {
+            name: used.by,
+            uuid: used.uuid,
+            state,
+            reason: used.reason,
+            since: used.since,
+        })
+    }
+
     pub fn view(&self, vdisk: &StoreVDisk) -> VDisk {
         let serial = vdisk.serial();
         VDisk {
@@ -90,6 +104,7 @@ impl Inner {
                 .to_string_lossy()
                 .into_owned(),
             attached: self.sockets.attached(vdisk.name()),
+            domain: vdisk.used().and_then(Self::domain_of),
             // The two are of the same shape.
             flattening: self
                 .store
@@ -303,6 +318,19 @@ impl ControlTarget for StoreTarget {
             old_size,
             note,
         })
+    }
+
+    fn record_domain(&self, name: &str, request: &RecordDomain) -> Result<VDisk, ApiError> {
+        let vdisk = self.inner.visible(name)?;
+        let used = UseRow {
+            by: request.name.clone(),
+            uuid: request.uuid,
+            state: request.state.as_str().to_owned(),
+            reason: request.reason.clone(),
+            since: 0,
+        };
+        self.inner.store.set_use(name, used).map_err(store_error)?;
+        Ok(self.inner.view(&vdisk))
     }
 
     fn stats(&self, name: &str) -> Result<VDiskStats, ApiError> {

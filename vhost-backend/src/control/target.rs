@@ -22,6 +22,8 @@ pub trait ControlTarget: SnapshotTarget + StatsTarget + Send + Sync + 'static {
     fn delete(&self, name: &str) -> Result<(), ApiError>;
     /// Changes a vDisk's size; what is refused when is in `docs/control-api.md`.
     fn resize(&self, name: &str, request: &ResizeVDisk) -> Result<Resized, ApiError>;
+    /// Keeps what a libvirt domain does with a vDisk.
+    fn record_domain(&self, name: &str, request: &RecordDomain) -> Result<VDisk, ApiError>;
     /// A vDisk's counters.
     fn stats(&self, name: &str) -> Result<VDiskStats, ApiError>;
     /// Where a vDisk holds data from `offset` on: a bounded part of the answer, see [`Allocated::next`].

@@ -24,6 +24,7 @@ pub(super) struct Disk {
     pub size: u64,
     hidden: bool,
     attached: bool,
+    domain: Option<DomainUse>,
     pub data: BTreeMap<u64, Vec<u8>>,
     pub snapshots: Vec<Copy>,
 }
@@ -62,6 +63,7 @@ impl MemoryTarget {
             size,
             hidden,
             attached: false,
+            domain: None,
             data: BTreeMap::new(),
             snapshots: Vec::new(),
         };
@@ -96,6 +98,7 @@ pub(super) fn view(name: &str, disk: &Disk) -> VDisk {
             uid: 0,
             since: 1,
         }),
+        domain: disk.domain.clone(),
         flattening: None,
     }
 }
@@ -177,6 +180,19 @@ impl ControlTarget for MemoryTarget {
                 old_size,
                 note: None,
             })
+        })
+    }
+
+    fn record_domain(&self, name: &str, request: &RecordDomain) -> Result<VDisk, ApiError> {
+        self.with(name, |disk| {
+            disk.domain = Some(DomainUse {
+                name: request.name.clone(),
+                uuid: request.uuid,
+                state: request.state,
+                reason: request.reason.clone(),
+                since: 1,
+            });
+            Ok(view(name, disk))
         })
     }
 

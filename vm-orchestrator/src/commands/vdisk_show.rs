@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::facts;
 use crate::settings::Settings;
-use crate::units::{bytes, ratio};
+use crate::units::{bytes, moment, ratio};
 use control_api::types::{VDisk, VDiskStats};
 use serde::Serialize;
 
@@ -46,6 +46,14 @@ fn text(vdisk: &VDisk, stats: &VDiskStats) -> String {
         ("serial", vdisk.serial.clone()),
         ("uuid", vdisk.uuid.to_string()),
     ];
+    if let Some(domain) = &vdisk.domain {
+        let why = domain.reason.as_ref();
+        let why = why.map_or_else(String::new, |reason| format!(" ({reason})"));
+        let state = domain.state.as_str();
+        let since = moment(domain.since);
+        let text = format!("{}, {state}{why} since {since}", domain.name);
+        lines.push(("domain", text));
+    }
     if let Some(flattening) = &vdisk.flattening {
         let percent =
             u128::from(flattening.done_bytes) * 100 / u128::from(flattening.of_bytes.max(1));
@@ -80,6 +88,7 @@ fn text(vdisk: &VDisk, stats: &VDiskStats) -> String {
 mod tests {
     use super::*;
     use crate::commands::vdisk_list::tests::vdisk;
+    use control_api::types::{DomainState, DomainUse};
 
     #[test]
     fn golden() {
@@ -94,8 +103,16 @@ mod tests {
             flushes: 3,
             errors: 0,
         };
+        let mut web = vdisk("web", 10 << 30, true);
+        web.domain = Some(DomainUse {
+            name: "shop".into(),
+            uuid: uuid::Uuid::nil(),
+            state: DomainState::Stopped,
+            reason: Some("crashed".into()),
+            since: 1_700_000_200,
+        });
         assert_eq!(
-            text(&vdisk("web", 10 << 30, true), &stats),
+            text(&web, &stats),
             "vDisk        web\n\
              size         10.0 GiB (10737418240 bytes)\n\
              attached     by process 812 (uid 64055)\n\
@@ -103,6 +120,7 @@ mod tests {
              write cache  on: writes are durable after a flush\n\
              serial       00000000000000000000\n\
              uuid         00000000-0000-0000-0000-000000001234\n\
+             domain       shop, stopped (crashed) since 2023-11-14 22:16:40 UTC\n\
              since start  1.00 MiB read, 5.00 GiB written, 1.00 GiB of it zeroes, 2.00 GiB stored (2.00x), 0 errors\n"
         );
     }

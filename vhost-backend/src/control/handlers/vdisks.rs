@@ -5,6 +5,7 @@ use crate::control::extract::{Failure, Json as Body, Name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use control_api::limits::check_domain;
 use control_api::types::*;
 use control_api::{check_name, check_size, check_snapshot_name};
 
@@ -68,6 +69,30 @@ pub async fn resize(
         resized.vdisk.size
     );
     Ok(Json(resized))
+}
+
+/// Keeps what a libvirt domain does with a vDisk: its hook says so. What was written before is durable when the answer comes.
+#[utoipa::path(put, path = "/v1/vdisks/{name}/domain", tag = "vdisks", params(("name" = String, Path)),
+    request_body = RecordDomain,
+    responses((status = 200, body = VDisk), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn record_domain(
+    State(target): State<Target>,
+    Name(name): Name,
+    Body(request): Body<RecordDomain>,
+) -> Result<Json<VDisk>, Failure> {
+    check_domain(&request.name, request.reason.as_deref())?;
+    let said = request.clone();
+    let vdisk = blocking(move || target.record_domain(&name, &request)).await?;
+    log::info!(
+        "vDisk {}: domain {} ({}) {}{}",
+        vdisk.name,
+        said.name,
+        said.uuid,
+        said.state.as_str(),
+        said.reason
+            .map_or_else(String::new, |reason| format!(": {reason}"))
+    );
+    Ok(Json(vdisk))
 }
 
 /// Makes a vDisk what it was at a snapshot, size and all. Nobody may be attached. What it is now is kept as a snapshot

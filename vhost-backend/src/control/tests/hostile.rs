@@ -389,5 +389,5 @@ fn every_described_endpoint_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 47);
+    assert_eq!(count, 48);
 }

@@ -256,6 +256,40 @@ async fn what_is_cut_off_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn what_a_domain_does_is_kept() {
+    let served = Served::new();
+    let mut client = served.client().await;
+    let made = client.create(&create("web", 1 << 20)).await.unwrap();
+    assert_eq!(made.domain, None);
+    let said = |name: &str, state, reason: Option<&str>| RecordDomain {
+        name: name.into(),
+        uuid: uuid::Uuid::from_u128(7),
+        state,
+        reason: reason.map(str::to_owned),
+    };
+    let running = said("shop", DomainState::Running, None);
+    client.record_domain("web", &running).await.unwrap();
+    let stopped = said("shop", DomainState::Stopped, Some("crashed"));
+    let shown = client.record_domain("web", &stopped).await.unwrap();
+    let domain = shown.domain.clone().unwrap();
+    assert_eq!(
+        (domain.name.as_str(), domain.state, domain.reason.as_deref()),
+        ("shop", DomainState::Stopped, Some("crashed"))
+    );
+    for (name, reason) in [("", None), ("a\nb", None), ("shop", Some("a\nb"))] {
+        let bad = said(name, DomainState::Stopped, reason);
+        let error = client.record_domain("web", &bad).await.unwrap_err();
+        assert_eq!(kind(error), ErrorKind::Invalid);
+    }
+    let other = client.record_domain("other", &running).await;
+    assert_eq!(kind(other.unwrap_err()), ErrorKind::NotFound);
+    drop(client);
+    let served = served.reopen();
+    let mut client = served.client().await;
+    assert_eq!(client.vdisk("web").await.unwrap(), shown);
+}
+
+#[tokio::test]
 async fn an_import_reads_back_and_is_durable() {
     let served = Served::new();
     let mut client = served.client().await;
