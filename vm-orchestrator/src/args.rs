@@ -1,7 +1,9 @@
 //! What can be typed. Names and sizes are checked here, so that a wrong one is a usage error (exit code 2).
 
+mod hooks;
 mod retention;
 
+pub use hooks::{HooksCommand, InstallHook, WhereHooks};
 pub use retention::{KeepArgs, PruneArgs, ScheduleArgs, UnscheduleArgs};
 
 use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
@@ -90,6 +92,9 @@ pub enum Command {
     /// Compression rules: look at, change, try out
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Have libvirt call Firn when it starts and stops domains
+    #[command(subcommand)]
+    Hooks(HooksCommand),
     /// Check this host, and say what to do about what is wrong
     Doctor(DoctorArgs),
     /// Write a completion script for a shell to standard output

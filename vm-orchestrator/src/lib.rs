@@ -6,6 +6,7 @@
 //!  units     sizes in and out              output    tables, JSON, standard output
 //!  import    sources of raw disks          progress  bars and lines
 //!  doctor    checks of this host           xml       libvirt's elements
+//!  hook      what libvirt calls
 //! ```
 //!
 //! Everything goes through the backend's control socket, except `firn store init`, `firn store check` and `firn doctor`,
@@ -15,6 +16,7 @@ pub mod args;
 pub mod commands;
 mod doctor;
 pub mod failure;
+mod hook;
 mod import;
 pub mod interrupt;
 pub mod logging;

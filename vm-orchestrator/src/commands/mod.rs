@@ -3,6 +3,7 @@
 mod completion;
 mod doctor;
 mod export;
+mod hooks;
 mod import;
 mod man;
 mod rules_explain;
@@ -73,6 +74,7 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Rules(RulesCommand::Show(args)) => rules_show::run(settings, &args).await,
         Command::Rules(RulesCommand::Set(args)) => rules_set::run(settings, &args).await,
         Command::Rules(RulesCommand::Explain(args)) => rules_explain::run(settings, args).await,
+        Command::Hooks(command) => hooks::run(settings, &command),
         Command::Doctor(args) => doctor::run(settings, &args).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Man { dir } => man::run(settings, &dir),

@@ -1,6 +1,7 @@
 //! Limits, processors, QEMU and libvirt.
 
 use super::{Finding, Patient, Verdict};
+use crate::hook::{self, Installed};
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +19,7 @@ pub(super) fn check(patient: &Patient) -> Vec<Finding> {
         kvm(),
         hugepages(),
         libvirt(),
+        libvirt_hook(Path::new("/etc/libvirt/hooks")),
         qemu(),
     ]
 }
@@ -144,6 +146,43 @@ fn libvirt() -> Finding {
     }
 }
 
+fn libvirt_hook(hooks: &Path) -> Finding {
+    const CHECK: &str = "libvirt's hook";
+    const INSTALL: &str = "firn hooks install";
+    match hook::installed(hooks) {
+        Installed::No => Finding::bad(
+            Verdict::Note,
+            CHECK,
+            "not installed: a domain whose vDisks are not served hangs when it is started, and does not say why",
+            INSTALL,
+        ),
+        Installed::Broken(program) => Finding::bad(
+            Verdict::Broken,
+            CHECK,
+            format!(
+                "it leads to {}, which is no program: no domain can be started",
+                program.display()
+            ),
+            INSTALL,
+        ),
+        Installed::Foreign => Finding::bad(
+            Verdict::Note,
+            CHECK,
+            format!("{} is there and not ours", hook::link(hooks).display()),
+            "look at it, and move it away",
+        ),
+        Installed::Yes(_) => match hook::unaware(hooks) {
+            Some(daemon) => Finding::bad(
+                Verdict::Warning,
+                CHECK,
+                format!("installed after {daemon} was started, which may not call it"),
+                hook::RESTART,
+            ),
+            None => Finding::ok(CHECK, "installed"),
+        },
+    }
+}
+
 fn qemu() -> Finding {
     const CHECK: &str = "QEMU";
     let program = format!("qemu-system-{}", std::env::consts::ARCH);
@@ -192,6 +231,16 @@ fn version(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hook_that_can_not_be_run_keeps_domains_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(libvirt_hook(dir.path()).verdict, Verdict::Note);
+        hook::install(dir.path(), Path::new("/nowhere/firn-libvirt-hook")).unwrap();
+        let finding = libvirt_hook(dir.path());
+        assert_eq!(finding.verdict, Verdict::Broken);
+        assert!(finding.found.contains("/nowhere/firn-libvirt-hook"));
+    }
 
     #[test]
     fn versions_and_limits_are_read() {

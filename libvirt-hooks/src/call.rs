@@ -1,0 +1,76 @@
+//! What libvirt calls about: <https://libvirt.org/hooks.html>.
+
+/// What happens to a domain, as far as it is our business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is about to be started: failing keeps it from that, and what is said is shown.
+    Prepare,
+    /// Its QEMU runs: just started, or found again by a new libvirtd. Failing would kill it.
+    Runs,
+    /// It is over: its QEMU has gone, or has never come. libvirt says `stopped` first, and only now why.
+    Over,
+    /// Whatever needs nothing of ours: `start` and `stopped`, `migrate` and `restore`, whose XML stays as it is, and what later libvirts call.
+    Other,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The domain's name.
+    pub domain: String,
+    /// What happens to it.
+    pub operation: Operation,
+    /// Why, where libvirt tells: `shutdown`, `crashed`, `destroyed`, `migrated`, `failed` and so on.
+    pub reason: Option<String>,
+}
+
+impl Call {
+    /// Takes the arguments apart. Whatever is odd is none of our business: a hook that fails keeps guests from starting.
+    pub fn of(args: impl Iterator<Item = String>) -> Call {
+        let mut args = args.fuse();
+        let domain = args.next().unwrap_or_default();
+        let operation = match args.next().as_deref() {
+            Some("prepare") => Operation::Prepare,
+            Some("started" | "reconnect" | "attach") => Operation::Runs,
+            Some("release") => Operation::Over,
+            _ => Operation::Other,
+        };
+        let reason = args.nth(1).filter(|reason| reason != "-");
+        Call {
+            domain,
+            operation,
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(line: &str) -> Call {
+        Call::of(line.split(' ').map(str::to_owned))
+    }
+
+    #[test]
+    fn what_libvirt_says() {
+        let over = call("web release end crashed");
+        assert_eq!(over.operation, Operation::Over);
+        assert_eq!(over.reason.as_deref(), Some("crashed"));
+        let prepare = call("web prepare begin -");
+        assert_eq!(
+            (prepare.operation, prepare.reason),
+            (Operation::Prepare, None)
+        );
+        assert_eq!(call("web reconnect begin -").operation, Operation::Runs);
+        for other in [
+            "",
+            "web",
+            "web migrate begin -",
+            "web stopped end -",
+            "web x y z",
+        ] {
+            assert_eq!(call(other).operation, Operation::Other, "{other:?}");
+        }
+    }
+}

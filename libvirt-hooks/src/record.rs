@@ -1,0 +1,198 @@
+//! What has become of a domain is kept with its vDisks.
+
+use crate::call::{Call, Operation};
+use crate::domain::Domain;
+use crate::process;
+use control_api::Client;
+use control_api::limits::REASON_MAX;
+use control_api::types::{DomainState, RecordDomain, VDisk};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the connection of a QEMU that has gone may still be there.
+const CLOSING: Duration = Duration::from_millis(50);
+
+/// Tells the backend, if that is news. Failing is of no consequence.
+pub async fn record(call: &Call, domain: &Domain, run: &Path, name: &str) {
+    let Ok(mut client) = Client::connect(run).await else {
+        return;
+    };
+    loop {
+        let Ok(vdisk) = client.vdisk(name).await else {
+            return;
+        };
+        match news(call, domain, &vdisk, process::front_end) {
+            News::None => return,
+            News::Later => tokio::time::sleep(CLOSING).await,
+            News::Is(said) => {
+                drop(client.record_domain(name, &said).await);
+                return;
+            }
+        }
+    }
+}
+
+/// What is to be kept.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// Nothing that is not known.
+    None,
+    /// It is not clear yet.
+    Later,
+    /// This.
+    Is(RecordDomain),
+}
+
+fn news(
+    call: &Call,
+    domain: &Domain,
+    vdisk: &VDisk,
+    front_end: impl Fn(u32) -> Option<process::FrontEnd>,
+) -> News {
+    let known = vdisk.domain.as_ref();
+    let is_its = known.is_some_and(|known| known.uuid == domain.uuid);
+    let state = match call.operation {
+        Operation::Runs => DomainState::Running,
+        _ => DomainState::Stopped,
+    };
+    let known_state = known.map(|known| known.state);
+    if state == DomainState::Stopped {
+        // A start that has failed ends with a release: somebody else may have the vDisk.
+        if !is_its || known_state == Some(DomainState::Stopped) {
+            return News::None;
+        }
+        match vdisk.attached.as_ref().map(|by| front_end(by.pid)) {
+            // It has migrated to another libvirt of this host, and runs there.
+            Some(Some(other)) if other.uuid == Some(domain.uuid) => return News::None,
+            Some(None) => return News::Later,
+            Some(Some(_)) | None => {}
+        }
+    } else if is_its && known_state == Some(DomainState::Running) {
+        return News::None;
+    }
+    let reason = call
+        .reason
+        .as_deref()
+        .filter(|_| state == DomainState::Stopped);
+    let reason = reason.map(|reason| reason.chars().take(REASON_MAX / 4).collect());
+    News::Is(RecordDomain {
+        name: domain.name.clone(),
+        uuid: domain.uuid,
+        state,
+        reason,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_api::types::{Attachment, DomainUse};
+    use uuid::Uuid;
+
+    fn domain(uuid: u128) -> Domain {
+        Domain {
+            name: "shop".into(),
+            uuid: Uuid::from_u128(uuid),
+            vcpus: 1,
+            disks: Vec::new(),
+        }
+    }
+
+    fn vdisk(known: Option<(u128, DomainState)>, attached: bool) -> VDisk {
+        VDisk {
+            name: "web".into(),
+            uuid: Uuid::nil(),
+            serial: String::new(),
+            size: 0,
+            created: 0,
+            tag: None,
+            write_cache: true,
+            read_only: false,
+            socket: String::new(),
+            attached: attached.then_some(Attachment {
+                pid: 812,
+                uid: 0,
+                since: 0,
+            }),
+            domain: known.map(|(uuid, state)| DomainUse {
+                name: "shop".into(),
+                uuid: Uuid::from_u128(uuid),
+                state,
+                reason: None,
+                since: 0,
+            }),
+            flattening: None,
+        }
+    }
+
+    fn call(line: &str) -> Call {
+        Call::of(line.split(' ').map(str::to_owned))
+    }
+
+    fn qemu_of(uuid: u128) -> impl Fn(u32) -> Option<process::FrontEnd> {
+        move |_| {
+            (uuid != 0).then(|| process::FrontEnd {
+                name: None,
+                uuid: Some(Uuid::from_u128(uuid)),
+            })
+        }
+    }
+
+    const RUNNING: DomainState = DomainState::Running;
+    const STOPPED: DomainState = DomainState::Stopped;
+
+    #[test]
+    fn what_is_news() {
+        let said =
+            |line: &str, vdisk: &VDisk, qemu| news(&call(line), &domain(1), vdisk, qemu_of(qemu));
+        let is = |news: News, state, reason: Option<&str>| {
+            let News::Is(said) = news else {
+                panic!("{news:?}");
+            };
+            assert_eq!((said.state, said.reason.as_deref()), (state, reason));
+        };
+        is(
+            said("shop started begin -", &vdisk(None, true), 1),
+            RUNNING,
+            None,
+        );
+        is(
+            said("shop started begin -", &vdisk(Some((2, RUNNING)), true), 1),
+            RUNNING,
+            None,
+        );
+        let known = vdisk(Some((1, RUNNING)), true);
+        assert_eq!(said("shop reconnect begin -", &known, 1), News::None);
+        let gone = vdisk(Some((1, RUNNING)), false);
+        is(
+            said("shop release end crashed", &gone, 0),
+            STOPPED,
+            Some("crashed"),
+        );
+        assert_eq!(
+            said(
+                "shop release end crashed",
+                &vdisk(Some((1, STOPPED)), false),
+                0
+            ),
+            News::None
+        );
+        // Its connection is not closed yet.
+        assert_eq!(said("shop release end shutdown", &known, 0), News::Later);
+        // It runs elsewhere.
+        assert_eq!(said("shop release end migrated", &known, 1), News::None);
+        // Its start has failed: the vDisk is another one's.
+        assert_eq!(
+            said(
+                "shop release end failed",
+                &vdisk(Some((2, RUNNING)), true),
+                2
+            ),
+            News::None
+        );
+        assert_eq!(
+            said("shop release end failed", &vdisk(None, false), 0),
+            News::None
+        );
+    }
+}
