@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use firn_tests::guest;
 use firn_tests::libvirt::LibvirtHost;
 use firn_tests::server::Binaries;
 
@@ -151,6 +152,41 @@ fn domains_wait_for_their_vdisks_and_leave_a_trace() -> TestResult {
     host.libvirt
         .must(&["kill", "-9", &host.process_of("shop")?])?;
     assert_eq!(host.domain_of("web", "stopped")?["reason"], "crashed");
+    Ok(())
+}
+
+/// The domain that `firn vdisk xml` writes is one to libvirt, and Debian boots in it.
+#[test]
+fn the_template_of_a_domain_boots() -> TestResult {
+    let mut host = Host::start()?;
+    host.serve()?;
+    let image = guest::image()?;
+    let import = ["vdisk", "import", &image.display().to_string(), "system"];
+    host.libvirt.must(&[&["firn"], &import[..]].concat())?;
+    let file = host.libvirt.dir().join("template.xml");
+    let template = |options: &[&str]| -> TestResult {
+        let xml = ["firn", "vdisk", "xml", "system", "--domain", "guest"];
+        let xml = host.libvirt.must(&[&xml[..], options].concat())?;
+        std::fs::write(&file, xml)?;
+        let file = file.display().to_string();
+        host.libvirt.must(&["virt-xml-validate", &file, "domain"])?;
+        Ok(())
+    };
+    for options in [
+        &[][..],
+        &["--uefi"],
+        &["--uefi", "--emulated", "--vcpus", "64"],
+    ] {
+        template(options)?;
+    }
+    template(&["--emulated", "--memory", "512M", "--vcpus", "2"])?;
+    host.libvirt
+        .virsh(&["define", &file.display().to_string()])?;
+    host.libvirt.virsh(&["start", "guest"])?;
+    let console = host.libvirt.virsh(&["ttyconsole", "guest"])?;
+    let up = format!("grep -m 1 -a 'guest is up' < {}", console.trim());
+    let said = host.libvirt.must(&["bash", "-c", &up])?;
+    assert!(said.contains("root on /dev/vda1"), "{said}");
     Ok(())
 }
 

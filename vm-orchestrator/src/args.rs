@@ -9,6 +9,7 @@ pub use retention::{KeepArgs, PruneArgs, ScheduleArgs, UnscheduleArgs};
 use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use control_api::limits::check_domain;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -349,8 +350,31 @@ pub struct XmlArgs {
     #[arg(long)]
     pub boot: bool,
     /// Print one element only, as `virsh attach-device` wants it
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "domain")]
     pub only: Option<XmlPart>,
+    /// For a whole domain.
+    #[command(flatten)]
+    pub whole: DomainArgs,
+}
+
+/// A whole domain that boots from the vDisk.
+#[derive(Debug, clap::Args)]
+pub struct DomainArgs {
+    /// Print a whole domain of this name that boots from the vDisk, as `virsh define` takes it
+    #[arg(long, value_name = "NAME", value_parser = parse_domain)]
+    pub domain: Option<String>,
+    /// Its memory
+    #[arg(long, value_name = "SIZE", default_value = "2G", requires = "domain", value_parser = parse_bytes)]
+    pub memory: u64,
+    /// Its virtual processors; the vDisk has a queue for each, if --queues does not say otherwise
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "domain", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub vcpus: u16,
+    /// Boot by UEFI and not by BIOS
+    #[arg(long, requires = "domain")]
+    pub uefi: bool,
+    /// Run it without KVM
+    #[arg(long, requires = "domain")]
+    pub emulated: bool,
 }
 
 /// One of the elements that a domain needs.
@@ -572,6 +596,15 @@ pub struct DoctorArgs {
     /// The user that QEMU runs as
     #[arg(long, value_name = "USER", default_value = "libvirt-qemu")]
     pub qemu_user: String,
+}
+
+/// A domain's name: libvirt makes file names of it.
+fn parse_domain(text: &str) -> Result<String, String> {
+    check_domain(text, None).map_err(|error| error.to_string())?;
+    match text.contains('/') {
+        true => Err("a domain's name has no slash".into()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// A guest's device name: it goes into XML, and libvirt takes no other ones for virtio.

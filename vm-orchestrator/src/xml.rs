@@ -1,6 +1,7 @@
 //! libvirt's elements for a vDisk, from `xml-templates/`.
 
 const DISK: &str = include_str!("../../xml-templates/vhostuser-disk.xml");
+const DOMAIN: &str = include_str!("../../xml-templates/domain.xml");
 const MEMORY: &str = include_str!("../../xml-templates/memory-backing.xml");
 
 /// What a `<disk>` element says.
@@ -13,6 +14,50 @@ pub struct DiskElement<'a> {
     pub queues: Option<u16>,
     /// Whether firmware looks here first.
     pub boot: bool,
+}
+
+/// What a whole domain says besides its disk.
+pub struct DomainElement<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its memory, in bytes.
+    pub memory: u64,
+    /// Its virtual processors.
+    pub vcpus: u16,
+    /// By UEFI and not by BIOS.
+    pub uefi: bool,
+    /// Without KVM.
+    pub emulated: bool,
+}
+
+/// A whole domain with one disk.
+pub fn domain(element: &DomainElement<'_>, disk: &str) -> String {
+    let arch = std::env::consts::ARCH;
+    let machine = if arch == "x86_64" { "q35" } else { "virt" };
+    let (kind, cpu) = match element.emulated {
+        true => ("qemu", ""),
+        false => ("kvm", "  <cpu mode='host-passthrough'/>\n"),
+    };
+    DOMAIN
+        .replace("@TYPE@", kind)
+        .replace("@MEMORY@", &element.memory.to_string())
+        .replace("@MEMORY_BACKING@", &indented(MEMORY, 2))
+        .replace("@VCPUS@", &element.vcpus.to_string())
+        .replace(
+            "@FIRMWARE@",
+            if element.uefi { " firmware='efi'" } else { "" },
+        )
+        .replace("@ARCH@", arch)
+        .replace("@MACHINE@", machine)
+        .replace("@CPU@", cpu)
+        // What stands in a path or a name is not a placeholder: these last, and the name, which stands before the disk, once.
+        .replace("@DISK@", &indented(disk, 4))
+        .replacen("@NAME@", &escape(element.name), 1)
+}
+
+fn indented(text: &str, by: usize) -> String {
+    let lines = text.lines().map(|line| format!("{:by$}{line}\n", ""));
+    lines.collect()
 }
 
 /// The `<disk>` element.
@@ -88,6 +133,37 @@ mod tests {
             "{plain}"
         );
         assert!(memory_backing().contains("memfd") && memory_backing().contains("shared"));
+    }
+
+    #[test]
+    fn a_whole_domain() {
+        let element = DomainElement {
+            name: "a<b @DISK@",
+            memory: 1 << 30,
+            vcpus: 2,
+            uefi: true,
+            emulated: false,
+        };
+        let text = domain(&element, "<disk path='@NAME@'/>\n");
+        assert!(text.starts_with("<domain type='kvm'>\n  <name>a&lt;b @DISK@</name>\n"));
+        for part in [
+            "<memory unit='b'>1073741824</memory>\n  <memoryBacking>\n    <source",
+            "<os firmware='efi'>",
+            "  <cpu mode='host-passthrough'/>\n",
+            "\n    <disk path='@NAME@'/>\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = domain(
+            &DomainElement {
+                uefi: false,
+                emulated: true,
+                name: "a",
+                ..element
+            },
+            "<disk/>\n",
+        );
+        assert!(!text.contains("efi") && !text.contains("kvm") && !text.contains('@'));
     }
 
     #[test]

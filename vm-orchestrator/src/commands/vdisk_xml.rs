@@ -3,7 +3,8 @@
 use crate::args::XmlArgs;
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::xml::{DiskElement, disk, memory_backing};
+use crate::xml::{DiskElement, DomainElement, disk, domain, memory_backing};
+use control_api::limits::QUEUES_MAX;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -12,8 +13,33 @@ struct Elements {
     memory_backing: String,
 }
 
+#[derive(Serialize)]
+struct Whole {
+    domain: String,
+}
+
 pub(super) async fn run(settings: &Settings, args: &XmlArgs) -> Result<(), Failure> {
     let vdisk = settings.connect().await?.vdisk(&args.name).await?;
+    let whole = &args.whole;
+    if let Some(name) = &whole.domain {
+        let disk = disk(&DiskElement {
+            socket: &vdisk.socket,
+            target: &args.target,
+            queues: Some(args.queues.unwrap_or(whole.vcpus.min(QUEUES_MAX))),
+            boot: true,
+        });
+        let element = DomainElement {
+            name,
+            memory: whole.memory,
+            vcpus: whole.vcpus,
+            uefi: whole.uefi,
+            emulated: whole.emulated,
+        };
+        let domain = Whole {
+            domain: domain(&element, &disk),
+        };
+        return settings.show(&domain, |it| it.domain.clone());
+    }
     let element = DiskElement {
         socket: &vdisk.socket,
         target: &args.target,
