@@ -1,12 +1,21 @@
 //! What libvirt calls about: <https://libvirt.org/hooks.html>.
 
+use std::time::Duration;
+
+/// How long a start waits for the backends of all its vDisks. The host may be booting.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what must not hold up libvirt may take.
+pub const BRIEF: Duration = Duration::from_millis(900);
+
 /// What happens to a domain, as far as it is our business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// It is about to be started: failing keeps it from that, and what is said is shown.
     Prepare,
-    /// Its QEMU runs: just started, or found again by a new libvirtd. Failing would kill it.
-    Runs,
+    /// Its QEMU has just started. Failing would end it.
+    Started,
+    /// Its QEMU was found again by a new libvirtd. Failing would kill it.
+    Found,
     /// It is over: its QEMU has gone, or has never come. libvirt says `stopped` first, and only now why.
     Over,
     /// Whatever needs nothing of ours: `start` and `stopped`, `migrate` and `restore`, whose XML stays as it is, and what later libvirts call.
@@ -25,13 +34,22 @@ pub struct Call {
 }
 
 impl Call {
+    /// How long it may take at most, whatever happens.
+    pub fn limit(&self) -> Duration {
+        match self.operation {
+            Operation::Prepare => PATIENCE * 2,
+            _ => BRIEF,
+        }
+    }
+
     /// Takes the arguments apart. Whatever is odd is none of our business: a hook that fails keeps guests from starting.
     pub fn of(args: impl Iterator<Item = String>) -> Call {
         let mut args = args.fuse();
         let domain = args.next().unwrap_or_default();
         let operation = match args.next().as_deref() {
             Some("prepare") => Operation::Prepare,
-            Some("started" | "reconnect" | "attach") => Operation::Runs,
+            Some("started") => Operation::Started,
+            Some("reconnect" | "attach") => Operation::Found,
             Some("release") => Operation::Over,
             _ => Operation::Other,
         };
@@ -62,7 +80,7 @@ mod tests {
             (prepare.operation, prepare.reason),
             (Operation::Prepare, None)
         );
-        assert_eq!(call("web reconnect begin -").operation, Operation::Runs);
+        assert_eq!(call("web reconnect begin -").operation, Operation::Found);
         for other in [
             "",
             "web",

@@ -14,7 +14,7 @@ pub struct Domain {
     pub name: String,
     /// Its UUID; nil where the XML has none.
     pub uuid: Uuid,
-    /// Its virtual processors, at most.
+    /// Its virtual processors when it starts: QEMU's own number of queues.
     pub vcpus: u32,
     /// Its vhost-user disks.
     pub disks: Vec<Disk>,
@@ -48,7 +48,8 @@ impl Domain {
             uuid: text("uuid")
                 .and_then(|uuid| uuid.trim().parse().ok())
                 .unwrap_or_default(),
-            vcpus: text("vcpu")
+            vcpus: child(root, "vcpu")
+                .and_then(|vcpu| vcpu.attribute("current").or(vcpu.text()))
                 .and_then(|count| count.trim().parse().ok())
                 .unwrap_or(1),
             disks: disks.filter_map(disk).collect(),
@@ -74,17 +75,31 @@ fn disk(node: Node<'_, '_>) -> Option<Disk> {
     })
 }
 
+/// A socket that may be a vDisk's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VDisk<'a> {
+    /// The runtime directory.
+    pub run: &'a Path,
+    /// The vDisk's name.
+    pub name: &'a str,
+    /// Whether its place says already that it is ours. Else whoever listens on the control socket beside it must.
+    pub surely: bool,
+}
+
 impl Disk {
-    /// The runtime directory of the backend that serves it, and the vDisk's name. `None`: it is not ours.
+    /// The vDisk that it is, if it may be one: `RUN/NAME.sock`.
     ///
-    /// Ours are `RUN/NAME.sock` where RUN is `/run/firn` or begins with that, served or not, or is wherever a control socket is.
-    pub fn ours(&self) -> Option<(&Path, &str)> {
+    /// Ours for sure are those where RUN is `/run/firn` or begins with `/run/firn/` or `/run/firn-`, served or not.
+    pub fn vdisk(&self) -> Option<VDisk<'_>> {
         let run = self.socket.parent()?;
         let name = self.socket.file_name()?.to_str()?.strip_suffix(".sock")?;
-        let by_name = run.to_str()?.strip_prefix(control_api::DEFAULT_RUN);
-        let by_name = by_name.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '-']));
-        let ours = by_name || control_api::control_socket(run).exists();
-        (ours && control_api::check_name(name).is_ok()).then_some((run, name))
+        // /var/run is /run.
+        let place = run.to_str()?;
+        let place = place.strip_prefix("/var").unwrap_or(place);
+        let rest = place.strip_prefix(control_api::DEFAULT_RUN);
+        let surely = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '-']));
+        let may_be = surely || control_api::control_socket(run).exists();
+        (may_be && control_api::check_name(name).is_ok()).then_some(VDisk { run, name, surely })
     }
 }
 
@@ -110,28 +125,36 @@ mod tests {
     #[test]
     fn what_is_in_a_domain() {
         let domain = Domain::read(XML).unwrap();
-        assert_eq!((domain.name.as_str(), domain.vcpus), ("shop", 4));
+        assert_eq!((domain.name.as_str(), domain.vcpus), ("shop", 2));
         assert_eq!(domain.disks.len(), 2);
         let web = &domain.disks[0];
         assert_eq!((web.target.as_str(), web.queues), ("vdb", Some(2)));
-        assert_eq!(web.ours(), Some((Path::new("/run/firn"), "web")));
-        assert_eq!(domain.disks[1].ours(), None);
+        let vdisk = web.vdisk().unwrap();
+        assert_eq!((vdisk.run, vdisk.name), (Path::new("/run/firn"), "web"));
+        assert_eq!(domain.disks[1].vdisk(), None);
     }
 
     #[test]
     fn what_is_ours() {
         let dir = tempfile::tempdir().unwrap();
-        let ours = |socket: &str| {
+        let vdisk = |socket: &str| {
             let disk = Disk {
                 socket: socket.into(),
                 target: String::new(),
                 queues: None,
             };
-            disk.ours().map(|(_, name)| name.to_owned())
+            disk.vdisk()
+                .map(|vdisk| (vdisk.name.to_owned(), vdisk.surely))
         };
-        assert_eq!(ours("/run/firn/a.sock").as_deref(), Some("a"));
-        assert_eq!(ours("/run/firn-ssd/a.sock").as_deref(), Some("a"));
-        assert_eq!(ours("/run/firn/ssd/a.sock").as_deref(), Some("a"));
+        let ours = Some(("a".to_owned(), true));
+        for place in [
+            "/run/firn",
+            "/run/firn-ssd",
+            "/run/firn/ssd",
+            "/var/run/firn",
+        ] {
+            assert_eq!(vdisk(&format!("{place}/a.sock")), ours, "{place}");
+        }
         for other in [
             "/run/firnx/a.sock",
             "/run/firn/a",
@@ -139,12 +162,12 @@ mod tests {
             "",
             "/",
         ] {
-            assert_eq!(ours(other), None, "{other}");
+            assert_eq!(vdisk(other), None, "{other}");
         }
         let elsewhere = dir.path().join("a.sock").to_str().unwrap().to_owned();
-        assert_eq!(ours(&elsewhere), None);
+        assert_eq!(vdisk(&elsewhere), None);
         std::fs::write(control_api::control_socket(dir.path()), "").unwrap();
-        assert_eq!(ours(&elsewhere).as_deref(), Some("a"));
+        assert_eq!(vdisk(&elsewhere), Some(("a".to_owned(), false)));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Whether a domain can be started with what it asks for. Nothing here looks at the world.
 
-use crate::domain::{Disk, Domain};
+use crate::domain::{self, Disk, Domain};
 use crate::process::FrontEnd;
 use control_api::limits::QUEUES_MAX;
 use control_api::types::VDisk;
 use std::collections::HashSet;
-use std::path::Path;
 
 /// What a backend says of a vDisk.
 #[derive(Debug)]
@@ -14,7 +13,7 @@ pub enum Found {
     Served(Box<VDisk>),
     /// There is none of that name.
     Unknown,
-    /// No backend answers, and why.
+    /// No backend says so, why, and the way out.
     Nobody(String),
 }
 
@@ -32,9 +31,9 @@ pub enum Verdict {
 }
 
 /// What is wrong with a domain whatever the backends say. That its memory is shared libvirt sees to.
-pub fn domain(domain: &Domain, ours: &[(&Path, &str, &Disk)]) -> Result<(), String> {
+pub fn domain(domain: &Domain, ours: &[(domain::VDisk<'_>, &Disk)]) -> Result<(), String> {
     let mut seen = HashSet::new();
-    for (run, name, disk) in ours {
+    for (domain::VDisk { run, name, .. }, disk) in ours {
         if !seen.insert((run, name)) {
             return Err(format!(
                 "domain {} names vDisk {name} twice, the second time as {}: a vDisk has one user",
@@ -55,53 +54,39 @@ pub fn domain(domain: &Domain, ours: &[(&Path, &str, &Disk)]) -> Result<(), Stri
 /// Whether a vDisk can be attached now. `front_end` tells who a process is.
 pub fn disk(
     domain: &Domain,
-    run: &Path,
-    name: &str,
+    vdisk: &domain::VDisk<'_>,
     disk: &Disk,
-    found: &Found,
+    found: Found,
     front_end: impl Fn(u32) -> Option<FrontEnd>,
 ) -> Verdict {
-    let vdisk = match found {
-        Found::Served(vdisk) => vdisk,
+    let (run, name) = (vdisk.run.display(), vdisk.name);
+    let attached = match found {
+        Found::Served(vdisk) => vdisk.attached,
         Found::Unknown => {
             return Verdict::Never(format!(
-                "there is no vDisk {name} in {}, which {} of domain {} is: firn --run {} vdisk list",
-                run.display(),
-                disk.target,
-                domain.name,
-                run.display()
+                "there is no vDisk {name} in {run}, which {} of domain {} is: see firn --run {run} vdisk list",
+                disk.target, domain.name
             ));
         }
         Found::Nobody(why) => {
-            return Verdict::NotYet(format!(
-                "no backend serves vDisk {name} ({why}); start it: firn-vhost-backend --store DIR --run {}",
-                run.display()
-            ));
+            return Verdict::NotYet(format!("vDisk {name} is not served: {why}"));
         }
     };
-    if Path::new(&vdisk.socket) != disk.socket {
-        return Verdict::Never(format!(
-            "vDisk {name} listens on {} and not on {}",
-            vdisk.socket,
-            disk.socket.display()
-        ));
-    }
-    let Some(attached) = &vdisk.attached else {
+    let Some(attached) = attached else {
         return Verdict::Ready;
     };
-    match front_end(attached.pid) {
-        // Its QEMU on another libvirt: this is a migration, and the lease is handed over at its end.
-        Some(other) if other.uuid == Some(domain.uuid) && !domain.uuid.is_nil() => Verdict::Ready,
-        Some(other) => Verdict::InUse(format!(
-            "vDisk {name} is in use by {} (process {}): a vDisk has one user; clone it (firn snapshot create {name} S, firn vdisk clone {name}@S NEW), or stop that one",
-            other.what(),
-            attached.pid
-        )),
-        None => Verdict::InUse(format!(
-            "vDisk {name} is in use by process {}: a vDisk has one user",
-            attached.pid
-        )),
-    }
+    let by = match front_end(attached.pid) {
+        Some(other) if other.uuid == Some(domain.uuid) && !domain.uuid.is_nil() => {
+            "another QEMU of this same domain".into()
+        }
+        Some(other) => other.what(),
+        None => "another front end".into(),
+    };
+    Verdict::InUse(format!(
+        "vDisk {name} is in use by {by} (process {}): a vDisk has one user; stop that one, or use a clone: \
+         firn snapshot create SNAPSHOT {name}, firn vdisk clone {name} SNAPSHOT NEW",
+        attached.pid
+    ))
 }
 
 #[cfg(test)]
@@ -110,7 +95,9 @@ mod tests {
     use control_api::types::Attachment;
     use uuid::Uuid;
 
-    const RUN: &str = "/run/firn";
+    fn vdisk(disk: &Disk) -> domain::VDisk<'_> {
+        disk.vdisk().unwrap()
+    }
 
     fn web() -> Domain {
         Domain {
@@ -146,12 +133,11 @@ mod tests {
         }))
     }
 
-    fn judged(found: &Found, user: Option<FrontEnd>) -> Verdict {
+    fn judged(found: Found, user: Option<FrontEnd>) -> Verdict {
         let domain = web();
         disk(
             &domain,
-            Path::new(RUN),
-            "web",
+            &vdisk(&domain.disks[0]),
             &domain.disks[0],
             found,
             |pid| {
@@ -170,18 +156,19 @@ mod tests {
 
     #[test]
     fn what_can_be_attached() {
-        assert_eq!(judged(&served(false), None), Verdict::Ready);
-        assert_eq!(judged(&served(true), of(1)), Verdict::Ready);
-        let Verdict::InUse(why) = judged(&served(true), of(2)) else {
+        assert_eq!(judged(served(false), None), Verdict::Ready);
+        let itself = judged(served(true), of(1));
+        assert!(matches!(itself, Verdict::InUse(why) if why.contains("same domain")));
+        let Verdict::InUse(why) = judged(served(true), of(2)) else {
             panic!("somebody else's");
         };
         assert!(why.contains("domain other (process 812)"), "{why}");
-        let unknown = judged(&served(true), None);
+        let unknown = judged(served(true), None);
         assert!(matches!(unknown, Verdict::InUse(why) if why.contains("process 812")));
-        let none = judged(&Found::Unknown, None);
+        let none = judged(Found::Unknown, None);
         assert!(matches!(none, Verdict::Never(why) if why.contains("no vDisk web")));
-        let down = judged(&Found::Nobody("refused".into()), None);
-        assert!(matches!(down, Verdict::NotYet(why) if why.contains("--run /run/firn")));
+        let down = judged(Found::Nobody("refused".into()), None);
+        assert!(matches!(down, Verdict::NotYet(why) if why.contains("not served: refused")));
     }
 
     #[test]
@@ -189,11 +176,7 @@ mod tests {
         let judge = |change: &dyn Fn(&mut Domain)| {
             let mut it = web();
             change(&mut it);
-            let ours: Vec<_> = it
-                .disks
-                .iter()
-                .map(|d| (Path::new(RUN), "web", d))
-                .collect();
+            let ours: Vec<_> = it.disks.iter().map(|d| (vdisk(d), d)).collect();
             domain(&it, &ours)
         };
         assert_eq!(judge(&|_| {}), Ok(()));

@@ -1,6 +1,6 @@
 //! What libvirt asks of Firn when it starts and stops a domain.
 //!
-//! libvirt calls this program, `/etc/libvirt/hooks/qemu.d/firn`, for each domain and waits until it has ended; while it waits, whoever asks
+//! libvirt calls this program, `/etc/libvirt/hooks/qemu.d/firn-libvirt-hook`, for each domain and waits until it has ended; while it waits, whoever asks
 //! libvirt about that domain waits too. So it never calls libvirt back, and a domain without vDisks of ours costs it a look at the XML.
 //! It talks to the backends' control sockets alone.
 //!
@@ -17,44 +17,36 @@ mod process;
 mod record;
 
 pub use call::{Call, Operation};
-pub use domain::{Disk, Domain};
+pub use domain::{Disk, Domain, VDisk};
 
-use control_api::Client;
+use call::PATIENCE;
+use control_api::{Client, ClientError, ErrorKind};
 use judge::{Found, Verdict};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a start waits for a backend that is not up yet. The host may be booting.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a start waits for somebody else to let go of a vDisk: a QEMU that is just ending.
 const IN_USE: Duration = Duration::from_secs(3);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long one question to a backend may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long whatever must not hold up libvirt may take.
-const BRIEF: Duration = Duration::from_millis(900);
 
-/// Does what a call asks for. The error is for the person who starts the domain.
+/// Does what a call asks for. The error is for the person who starts the domain; of other calls it is of no consequence.
 pub fn run(call: &Call, xml: &str) -> Result<(), String> {
     if call.operation == Operation::Other {
         return Ok(());
     }
-    let domain = match Domain::read(xml) {
-        Ok(domain) => domain,
-        Err(error) if call.operation == Operation::Prepare && xml.contains("vhostuser") => {
-            return Err(format!(
-                "libvirt's XML of this domain can't be read: {error}"
-            ));
-        }
-        Err(_) => return Ok(()),
+    // What we can't read libvirt can: it is not our business to keep it from starting.
+    let Ok(domain) = Domain::read(xml) else {
+        return Ok(());
     };
-    let ours: Vec<(&Path, &str, &Disk)> = domain
+    let maybe: Vec<(VDisk<'_>, &Disk)> = domain
         .disks
         .iter()
-        .filter_map(|disk| disk.ours().map(|(run, name)| (run, name, disk)))
+        .filter_map(|disk| disk.vdisk().map(|vdisk| (vdisk, disk)))
         .collect();
-    if ours.is_empty() {
+    if maybe.is_empty() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,52 +54,71 @@ pub fn run(call: &Call, xml: &str) -> Result<(), String> {
         .build();
     let runtime = runtime.map_err(|error| format!("the hook can't run: {error}"))?;
     runtime.block_on(async {
-        if call.operation == Operation::Prepare {
-            judge::domain(&domain, &ours)?;
-            for (run, name, disk) in &ours {
-                ready(&domain, run, name, disk).await?;
+        let mut ours = Vec::new();
+        for (vdisk, disk) in maybe {
+            if vdisk.surely || is_served(vdisk.run).await {
+                ours.push((vdisk, disk));
+            }
+        }
+        if call.operation != Operation::Prepare {
+            for (vdisk, _) in &ours {
+                record::record(call, &domain, vdisk).await;
             }
             return Ok(());
         }
-        let each = async {
-            for (run, name, _) in &ours {
-                record::record(call, &domain, run, name).await;
-            }
-        };
-        // What was not kept is not worth a guest's life.
-        drop(tokio::time::timeout(BRIEF, each).await);
+        judge::domain(&domain, &ours)?;
+        let began = Instant::now();
+        for (vdisk, disk) in &ours {
+            ready(&domain, vdisk, disk, began).await?;
+        }
         Ok(())
     })
 }
 
+/// Whether a backend of ours listens there.
+async fn is_served(run: &Path) -> bool {
+    let asked = async { Client::connect(run).await?.health().await };
+    matches!(tokio::time::timeout(ANSWER, asked).await, Ok(Ok(_)))
+}
+
 /// Waits until a vDisk can be attached.
-async fn ready(domain: &Domain, run: &Path, name: &str, disk: &Disk) -> Result<(), String> {
-    let began = Instant::now();
+async fn ready(
+    domain: &Domain,
+    vdisk: &VDisk<'_>,
+    disk: &Disk,
+    began: Instant,
+) -> Result<(), String> {
+    let mut used_since = None;
     loop {
-        let found = look(run, name).await;
-        let (why, limit) = match judge::disk(domain, run, name, disk, &found, process::front_end) {
+        let found = look(vdisk).await;
+        let (why, over) = match judge::disk(domain, vdisk, disk, found, process::front_end) {
             Verdict::Ready => return Ok(()),
             Verdict::Never(why) => return Err(why),
-            Verdict::NotYet(why) => (why, PATIENCE),
-            Verdict::InUse(why) => (why, IN_USE),
+            Verdict::NotYet(why) => (why, began.elapsed() >= PATIENCE),
+            Verdict::InUse(why) => {
+                let since = used_since.get_or_insert_with(Instant::now);
+                (why, since.elapsed() >= IN_USE)
+            }
         };
-        if began.elapsed() >= limit {
+        if over {
             return Err(why);
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn look(run: &Path, name: &str) -> Found {
-    let asked = async { Client::connect(run).await?.vdisk(name).await };
+async fn look(vdisk: &VDisk<'_>) -> Found {
+    let asked = async { Client::connect(vdisk.run).await?.vdisk(vdisk.name).await };
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(Ok(vdisk)) => Found::Served(Box::new(vdisk)),
-        Ok(Err(control_api::ClientError::Api(error)))
-            if error.kind == control_api::ErrorKind::NotFound =>
-        {
-            Found::Unknown
-        }
-        Ok(Err(error)) => Found::Nobody(error.to_string()),
-        Err(_) => Found::Nobody(format!("no answer within {} s", ANSWER.as_secs())),
+        Ok(Err(ClientError::Api(error))) if error.kind == ErrorKind::NotFound => Found::Unknown,
+        Ok(Err(error)) => Found::Nobody(match error.hint() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        }),
+        Err(_) => Found::Nobody(format!(
+            "the backend does not answer within {} s; see its log",
+            ANSWER.as_secs()
+        )),
     }
 }

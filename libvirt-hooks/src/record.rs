@@ -1,20 +1,20 @@
 //! What has become of a domain is kept with its vDisks.
 
 use crate::call::{Call, Operation};
-use crate::domain::Domain;
+use crate::domain::{self, Domain};
 use crate::process;
 use control_api::Client;
 use control_api::limits::REASON_MAX;
 use control_api::types::{DomainState, RecordDomain, VDisk};
-use std::path::Path;
 use std::time::Duration;
 
 /// How long the connection of a QEMU that has gone may still be there.
 const CLOSING: Duration = Duration::from_millis(50);
 
 /// Tells the backend, if that is news. Failing is of no consequence.
-pub async fn record(call: &Call, domain: &Domain, run: &Path, name: &str) {
-    let Ok(mut client) = Client::connect(run).await else {
+pub async fn record(call: &Call, domain: &Domain, vdisk: &domain::VDisk<'_>) {
+    let name = vdisk.name;
+    let Ok(mut client) = Client::connect(vdisk.run).await else {
         return;
     };
     loop {
@@ -52,7 +52,7 @@ fn news(
     let known = vdisk.domain.as_ref();
     let is_its = known.is_some_and(|known| known.uuid == domain.uuid);
     let state = match call.operation {
-        Operation::Runs => DomainState::Running,
+        Operation::Started | Operation::Found => DomainState::Running,
         _ => DomainState::Stopped,
     };
     let known_state = known.map(|known| known.state);
@@ -62,12 +62,16 @@ fn news(
             return News::None;
         }
         match vdisk.attached.as_ref().map(|by| front_end(by.pid)) {
-            // It has migrated to another libvirt of this host, and runs there.
+            // It runs elsewhere.
             Some(Some(other)) if other.uuid == Some(domain.uuid) => return News::None,
             Some(None) => return News::Later,
             Some(Some(_)) | None => {}
         }
-    } else if is_its && known_state == Some(DomainState::Running) {
+    } else if call.operation == Operation::Found
+        && is_its
+        && known_state == Some(DomainState::Running)
+    {
+        // A libvirtd that starts finds all domains again. A start is always news: nobody may have heard of the end before.
         return News::None;
     }
     let reason = call
@@ -162,6 +166,7 @@ mod tests {
             None,
         );
         let known = vdisk(Some((1, RUNNING)), true);
+        is(said("shop started begin -", &known, 1), RUNNING, None);
         assert_eq!(said("shop reconnect begin -", &known, 1), News::None);
         let gone = vdisk(Some((1, RUNNING)), false);
         is(

@@ -47,7 +47,9 @@ impl LibvirtHost {
     /// Starts it, with libvirtd.
     pub fn start(binaries: Binaries) -> io::Result<Self> {
         let dir = TempDir::with_prefix("firn-libvirt-")?;
-        let unshare = Command::new("unshare")
+        // Whatever becomes of the test, nothing of the host stays.
+        let unshare = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare"])
             .args([
                 "--mount",
                 "--net",
@@ -192,5 +194,7 @@ impl Drop for LibvirtHost {
         // With --kill-child the namespaces' first process goes, and with that all the others.
         drop(self.unshare.kill());
         drop(self.unshare.wait());
+        let first = format!("/proc/{}", self.first);
+        drop(self.wait_for("the host's end", |_| !Path::new(&first).exists()));
     }
 }

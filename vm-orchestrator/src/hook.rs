@@ -1,60 +1,59 @@
-//! The hook that libvirt calls: where it is, and whether libvirt knows of it.
+//! The hook that libvirt calls: a copy of `firn-libvirt-hook` in its directory.
 //!
-//! It is a link in `qemu.d`, beside other people's. libvirt looks for hooks when it starts: one that had none then calls none that are added later.
+//! A copy, since AppArmor's profile of libvirtd (Debian's, enforced) lets it run what is in that directory and little else: a link to
+//! another place would fail, and with it every start of every domain.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The link's name in `qemu.d`.
-const LINK: &str = "firn";
-/// The program's name.
+/// What makes libvirt look for hooks again: a daemon that found none when it started calls none.
+pub(crate) const RELOAD: &str = "systemctl reload libvirtd (or virtqemud): libvirt looks for hooks when it starts and when it is reloaded";
+/// The program's name, and that of its copy.
 const PROGRAM: &str = "firn-libvirt-hook";
 /// Where packages put it.
 const PACKAGED: &str = "/usr/lib/firn";
-/// libvirt's daemons that call hooks of domains.
-const DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
-
-/// What makes libvirt look for hooks again.
-pub(crate) const RESTART: &str = "systemctl restart libvirtd (running guests go on)";
 
 /// What is in libvirt's directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Installed {
     /// Nothing of ours.
     No,
-    /// A link to a program that can be run.
-    Yes(PathBuf),
-    /// A link to something that can't be.
-    Broken(PathBuf),
-    /// Something else has the link's name.
-    Foreign,
+    /// The program.
+    Yes,
+    /// Another release of it than the one that is beside this program.
+    Other,
+    /// It can't be run: libvirt passes it over.
+    NotExecutable,
 }
 
-/// The link in libvirt's directory of hooks.
-pub(crate) fn link(hooks: &Path) -> PathBuf {
-    hooks.join("qemu.d").join(LINK)
+/// The copy in libvirt's directory of hooks.
+pub(crate) fn copy(hooks: &Path) -> PathBuf {
+    hooks.join("qemu.d").join(PROGRAM)
 }
 
-/// What is there.
-pub(crate) fn installed(hooks: &Path) -> Installed {
-    let link = link(hooks);
-    if fs::symlink_metadata(&link).is_err() {
+/// What is there. `program` is what it is compared with, where that is to be had.
+pub(crate) fn installed(hooks: &Path, program: Option<&Path>) -> Installed {
+    let copy = copy(hooks);
+    if !copy.exists() {
         return Installed::No;
     }
-    match fs::read_link(&link) {
-        Ok(program) if program.file_name().is_some_and(|name| name == PROGRAM) => {
-            match is_program(&program) {
-                true => Installed::Yes(program),
-                false => Installed::Broken(program),
-            }
-        }
-        _ => Installed::Foreign,
+    if !is_program(&copy) {
+        return Installed::NotExecutable;
+    }
+    let same = program.is_none_or(|program| match (fs::read(program), fs::read(&copy)) {
+        (Ok(program), Ok(copy)) => program == copy,
+        _ => true,
+    });
+    if same {
+        Installed::Yes
+    } else {
+        Installed::Other
     }
 }
 
-/// The program that is to be linked: beside this one, or where packages put it.
+/// The program that is to be copied: beside this one, or where packages put it.
 pub(crate) fn program() -> Option<PathBuf> {
     let here = std::env::current_exe().ok();
     let here = here.as_deref().and_then(Path::parent);
@@ -69,43 +68,24 @@ pub(crate) fn is_program(path: &Path) -> bool {
     meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Links the program, in place of what was linked before.
+/// Copies the program, in place of what was copied before. libvirt finds one or the other at any moment.
 pub(crate) fn install(hooks: &Path, program: &Path) -> io::Result<()> {
-    let link = link(hooks);
-    if let Some(dir) = link.parent() {
+    let copy = copy(hooks);
+    if let Some(dir) = copy.parent() {
         fs::create_dir_all(dir)?;
     }
-    // libvirt never finds it missing. Names with a dot in front are skipped by it.
-    let new = link.with_file_name(format!(".{LINK}.{}", std::process::id()));
-    symlink(program, &new)?;
-    fs::rename(&new, &link).inspect_err(|_| drop(fs::remove_file(&new)))
+    // Not in qemu.d: libvirt would call it.
+    let new = hooks.join(format!(".{PROGRAM}.{}", std::process::id()));
+    let copied = fs::copy(program, &new)
+        .and_then(|_| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::File::open(&new)?.sync_all())
+        .and_then(|()| fs::rename(&new, &copy));
+    copied.inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
-/// Removes the link.
+/// Removes the copy.
 pub(crate) fn uninstall(hooks: &Path) -> io::Result<()> {
-    fs::remove_file(link(hooks))
-}
-
-/// A daemon of libvirt's that runs and was started before there was a hook.
-pub(crate) fn unaware(hooks: &Path) -> Option<String> {
-    let link = fs::symlink_metadata(link(hooks)).ok()?;
-    let linked = u64::try_from(link.ctime()).ok()?;
-    let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
-    let boot: u64 = boot.trim().parse().ok()?;
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        let name = DAEMONS.into_iter().find(|daemon| name.trim() == *daemon)?;
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        let started = boot + started(&stat)? / rustix::param::clock_ticks_per_second();
-        (started < linked).then(|| name.to_owned())
-    })
-}
-
-/// When a process was started, in ticks after boot: field 22 of /proc/PID/stat, the 20th behind the name in parentheses.
-fn started(stat: &str) -> Option<u64> {
-    let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_whitespace().nth(19)?.parse().ok()
+    fs::remove_file(copy(hooks))
 }
 
 #[cfg(test)]
@@ -116,25 +96,25 @@ mod tests {
     fn what_is_installed() {
         let dir = tempfile::tempdir().unwrap();
         let hooks = dir.path().join("hooks");
-        assert_eq!(installed(&hooks), Installed::No);
         let program = dir.path().join(PROGRAM);
-        fs::write(&program, "").unwrap();
+        let state = || installed(&hooks, Some(&program));
+        assert_eq!(state(), Installed::No);
+        fs::write(&program, "one").unwrap();
+        assert!(!is_program(&program));
+        fs::create_dir(&hooks).unwrap();
         install(&hooks, &program).unwrap();
-        assert_eq!(installed(&hooks), Installed::Broken(program.clone()));
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(state(), Installed::Yes);
+        fs::write(&program, "two").unwrap();
+        assert_eq!(state(), Installed::Other);
+        assert_eq!(installed(&hooks, None), Installed::Yes);
         install(&hooks, &program).unwrap();
-        assert_eq!(installed(&hooks), Installed::Yes(program));
-        assert_eq!(fs::read_dir(hooks.join("qemu.d")).unwrap().count(), 1);
+        assert_eq!(state(), Installed::Yes);
+        let mode = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(copy(&hooks), mode).unwrap();
+        assert_eq!(state(), Installed::NotExecutable);
         uninstall(&hooks).unwrap();
-        assert_eq!(installed(&hooks), Installed::No);
-        fs::write(link(&hooks), "#!/bin/sh").unwrap();
-        assert_eq!(installed(&hooks), Installed::Foreign);
-    }
-
-    #[test]
-    fn when_a_process_began() {
-        let stat = "812 (a) b) S 1 812 812 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
-        assert_eq!(started(stat), Some(4711));
-        assert_eq!(started("812 (x) S 1"), None);
+        assert_eq!(state(), Installed::No);
+        let left = fs::read_dir(&hooks).unwrap().count();
+        assert_eq!(left, 1, "qemu.d alone");
     }
 }

@@ -87,12 +87,6 @@ impl Aliases {
         self.under_way.iter().copied()
     }
 
-    /// Whether a merge into this layer is under way: what is left of that goes on to its own heir, if it has one.
-    pub fn is_inheriting(&self, layer: u32) -> bool {
-        let mut under_way = self.under_way().filter_map(|from| self.get(from));
-        under_way.any(|alias| alias.to == layer)
-    }
-
     /// The merge of `from` is done: segments of generation `until` and later hold nothing of it.
     pub fn finish(&mut self, from: u32, until: u64) {
         if let Some(alias) = self.all.get(&from).copied() {

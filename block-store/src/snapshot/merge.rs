@@ -139,23 +139,23 @@ fn merge(
 /// Before the first entry moves.
 fn begin(state: &mut State, from: &[u32], to: u32) {
     for layer in from {
-        // What nobody ever wrote to, and was not to get anything either, leaves nothing behind that an alias would be needed for.
-        let aliases = &state.catalogue.aliases;
-        if state.map.settled_root(*layer) == Some(0) && !aliases.is_inheriting(*layer) {
+        let Some(row) = state.catalogue.layers.get(layer) else {
             continue;
-        }
+        };
+        let since = row.since;
+        let known = state.catalogue.aliases.get(*layer).map(|alias| alias.to);
         // An heir of before that is on its way out itself hands on what it inherits.
-        if aliases.get(*layer).is_none()
-            && let Some(row) = state.catalogue.layers.get(layer)
-        {
-            let since = row.since;
+        if known.is_none() {
             state.catalogue.aliases.insert(Alias {
                 from: *layer,
                 to,
                 since,
                 until: None,
             });
-            // What the heir's map says must hold while entries come, one by one.
+        }
+        // What the heir's map says must hold while entries come, one by one; also of an heir that the alias leads past: a layer of
+        // the row that is pinned for a while, into which the one below is merged then.
+        if known != Some(to) {
             state.presence.merge(*layer, to);
         }
     }

@@ -63,11 +63,14 @@ fn build(core: &Core, layer: u32, show: &mut dyn FnMut(&Sweep<'_>)) -> Result<bo
     }
 }
 
-/// Whether nothing is being merged into the layer; then its map is being built from now on.
+/// Whether nothing is being merged into the layer; then its map is being built from now on. Into one that is itself on its way up
+/// something may be merged whose alias leads past it.
 fn begin(state: &mut State, layer: u32) -> bool {
     let aliases = &state.catalogue.aliases;
     let rests = state.catalogue.layers.contains_key(&layer)
-        && !aliases.under_way().any(|from| aliases.heir(from) == layer);
+        && !aliases
+            .under_way()
+            .any(|from| from == layer || aliases.heir(from) == layer);
     match rests {
         true => state.presence.begin(layer),
         false => state.presence.forget(layer),

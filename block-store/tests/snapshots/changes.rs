@@ -39,54 +39,6 @@ fn deleted_snapshots_give_their_space_back() {
     assert!(store.core().state.lock().catalogue.aliases.is_empty());
 }
 
-/// A schedule of one a second on a vDisk that nobody writes to: nothing of it stays.
-#[test]
-fn snapshots_without_a_write_come_and_go_without_a_trace() {
-    let m = Machine::new(9, 64 << 20);
-    let store = m.open();
-    vdisk(&store, "a", SIZE);
-    let mut client = Client::new(&store);
-    let mut live = vec![0; BLOCKS as usize];
-    write(&mut client, "a", &mut live, 1, 0, 10);
-    for n in 0..50 {
-        store.create_snapshot(&["a"], &format!("s{n}")).unwrap();
-    }
-    write(&mut client, "a", &mut live, 2, 5, 10);
-    let names: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    store.delete_snapshots("a", &names, false).unwrap();
-    settle(&store);
-    verify_all(&store, &live, &BTreeMap::new(), "all deleted");
-    assert_eq!(layers(&store), 1);
-    // The lowest layer has what was written first; 49 had nothing.
-    assert_eq!(store.core().state.lock().catalogue.aliases.len(), 1);
-    store.shutdown().unwrap();
-    m.assert_sound("at last");
-}
-
-/// Whose blocks were all discarded again has records of that, and these go to the heir.
-#[test]
-fn a_layer_that_was_emptied_is_not_one_without_a_write() {
-    let m = Machine::new(9, 64 << 20);
-    let store = m.open();
-    let disk = vdisk(&store, "a", SIZE);
-    let mut client = Client::new(&store);
-    let mut live = vec![0; BLOCKS as usize];
-    write(&mut client, "a", &mut live, 1, 0, 600);
-    store.checkpoint().unwrap();
-    client.discard(&disk, 0, SIZE).unwrap();
-    live.fill(0);
-    store.create_snapshot(&["a"], "empty").unwrap();
-    write(&mut client, "a", &mut live, 2, 5, 10);
-    store.delete_snapshots("a", &["empty"], false).unwrap();
-    tidy(store.core(), 100).unwrap();
-    assert_eq!(layers(&store), 1);
-    assert_eq!(store.core().state.lock().catalogue.aliases.len(), 1);
-    verify_all(&store, &live, &BTreeMap::new(), "merged");
-    settle(&store);
-    m.assert_sound("at last");
-}
-
 /// A merge that has begun goes on past its heir, when that is deleted before the first entry has reached it.
 #[test]
 fn an_heir_without_anything_hands_on_what_it_was_to_get() {

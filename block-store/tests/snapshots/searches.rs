@@ -232,3 +232,76 @@ fn a_discard_after_a_merge_is_seen_by_writes_of_parts() {
     let found = client.read(&disk, 0, BLOCK).unwrap();
     assert!(found == wanted, "{:?}", &found[..16]);
 }
+
+/// While a layer of a row is pinned, the one below is merged into it and not past it, which its alias says.
+#[test]
+fn a_merge_that_stops_short_of_its_heir_is_seen() {
+    for (between_has_some, map_is_old) in [(true, true), (true, false), (false, false)] {
+        let m = Machine::new(11, 64 << 20);
+        let store = m.open();
+        vdisk(&store, "a", SIZE);
+        let mut client = Client::new(&store);
+        let mut live = vec![0; BLOCKS as usize];
+        write(&mut client, "a", &mut live, 1, 0, 1100);
+        store.create_snapshot(&["a"], "lower").unwrap();
+        if between_has_some {
+            write(&mut client, "a", &mut live, 2, 1000, 10);
+        }
+        store.create_snapshot(&["a"], "between").unwrap();
+        let numbers = |n| {
+            *store
+                .core()
+                .state
+                .lock()
+                .catalogue
+                .layers
+                .keys()
+                .nth(n)
+                .unwrap()
+        };
+        let (lower, between) = (numbers(0), numbers(1));
+        write(&mut client, "a", &mut live, 3, 1050, 1);
+        store
+            .delete_snapshots("a", &["lower", "between"], false)
+            .unwrap();
+        // Somebody asks for the presence map of what lies between, before or after the merge has begun.
+        let ask_for_map = || {
+            store.core().state.lock().presence.of(between);
+            drop(block_store::snapshot::build_one(store.core(), &|| true));
+        };
+        if map_is_old {
+            ask_for_map();
+        }
+        tidy(store.core(), 1).unwrap();
+        store.checkpoint().unwrap();
+        {
+            let state = store.core().state.lock();
+            let aliases = &state.catalogue.aliases;
+            assert!(state.catalogue.layers.contains_key(&lower), "merged");
+            assert_eq!(aliases.heir(lower), aliases.heir(between));
+        }
+        if !map_is_old {
+            ask_for_map();
+        }
+        // And somebody reads it.
+        let pin = Arc::new(());
+        let reader = (between, Arc::downgrade(&pin));
+        store.core().state.lock().readers.push(reader);
+        tidy(store.core(), 100).unwrap();
+        assert!(
+            !store
+                .core()
+                .state
+                .lock()
+                .catalogue
+                .layers
+                .contains_key(&lower)
+        );
+        verify_all(&store, &live, &BTreeMap::new(), "merged halfway");
+        drop(pin);
+        settle(&store);
+        assert_eq!(layers(&store), 1);
+        verify_all(&store, &live, &BTreeMap::new(), "merged");
+        m.assert_sound("at last");
+    }
+}

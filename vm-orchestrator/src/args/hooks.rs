@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 pub(super) const HOOKS: &str = "\
 With the hook a domain starts as soon as the backend serves its vDisks, and not before; one that can't start says why instead of \
-hanging; and vDisks remember who used them last (firn vdisk show). Domains without vDisks, and other people's hooks, are left alone.";
+hanging; and vDisks remember who used them last (firn vdisk show). Domains without vDisks, and other people's hooks, are left alone. After an upgrade of Firn: once more.";
 
 /// `firn hooks`.
 #[derive(Debug, Subcommand)]

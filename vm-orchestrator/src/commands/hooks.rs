@@ -11,31 +11,28 @@ use std::path::{Path, PathBuf};
 /// How it stands.
 #[derive(Serialize)]
 struct State {
-    /// The link, whether it is there or not.
-    link: PathBuf,
-    /// `installed`, `broken`, `foreign` or `none`.
+    /// The hook, whether it is there or not.
+    hook: PathBuf,
+    /// `installed`, `other-release`, `not-executable` or `none`.
     state: &'static str,
-    /// What it leads to.
+    /// What to do next, where there is something.
     #[serde(skip_serializing_if = "Option::is_none")]
-    program: Option<PathBuf>,
-    /// libvirt's daemon that was started before there was a hook, and may not call it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unaware: Option<String>,
+    next: Option<&'static str>,
 }
 
 impl State {
-    fn of(hooks: &Path) -> State {
-        let (state, program) = match hook::installed(hooks) {
-            Installed::No => ("none", None),
-            Installed::Yes(program) => ("installed", Some(program)),
-            Installed::Broken(program) => ("broken", Some(program)),
-            Installed::Foreign => ("foreign", None),
+    fn of(hooks: &Path, next: Option<&'static str>) -> State {
+        const INSTALL: Option<&str> = Some("firn hooks install");
+        let (state, next) = match hook::installed(hooks, hook::program().as_deref()) {
+            Installed::No => ("none", next),
+            Installed::Yes => ("installed", next),
+            Installed::Other => ("other-release", next.or(INSTALL)),
+            Installed::NotExecutable => ("not-executable", INSTALL),
         };
         State {
-            link: hook::link(hooks),
+            hook: hook::copy(hooks),
             state,
-            unaware: program.as_ref().and_then(|_| hook::unaware(hooks)),
-            program,
+            next,
         }
     }
 }
@@ -44,15 +41,14 @@ pub(super) fn run(settings: &Settings, command: &HooksCommand) -> Result<(), Fai
     match command {
         HooksCommand::Install(args) => install(settings, args),
         HooksCommand::Uninstall(place) => uninstall(settings, &place.hooks),
-        HooksCommand::Status(place) => settings.show(&State::of(&place.hooks), text),
+        HooksCommand::Status(place) => settings.show(&State::of(&place.hooks, None), text),
     }
 }
 
 fn install(settings: &Settings, args: &InstallHook) -> Result<(), Failure> {
     let hooks = &args.place.hooks;
-    free_of_others(hooks)?;
     let program = match &args.program {
-        Some(program) => std::path::absolute(program).unwrap_or_else(|_| program.clone()),
+        Some(program) => program.clone(),
         None => hook::program().ok_or_else(|| {
             Failure::not_found(
                 "firn-libvirt-hook is neither beside this program nor in /usr/lib/firn",
@@ -64,38 +60,19 @@ fn install(settings: &Settings, args: &InstallHook) -> Result<(), Failure> {
         let message = format!("{} is not a program that can be run", program.display());
         return Err(Failure::not_found(message));
     }
-    if program
-        .file_name()
-        .is_none_or(|name| name != "firn-libvirt-hook")
-    {
-        let message = format!("{} is not called firn-libvirt-hook", program.display());
-        return Err(Failure::usage(message));
-    }
     hook::install(hooks, &program).map_err(|error| failed(hooks, &error))?;
-    settings.show(&State::of(hooks), text)
+    settings.show(&State::of(hooks, Some(hook::RELOAD)), text)
 }
 
 fn uninstall(settings: &Settings, hooks: &Path) -> Result<(), Failure> {
-    free_of_others(hooks)?;
-    if hook::installed(hooks) != Installed::No {
-        hook::uninstall(hooks).map_err(|error| failed(hooks, &error))?;
-    }
-    settings.show(&State::of(hooks), text)
-}
-
-fn free_of_others(hooks: &Path) -> Result<(), Failure> {
-    match hook::installed(hooks) {
-        Installed::Foreign => Err(Failure::refused(format!(
-            "{} is there and not ours",
-            hook::link(hooks).display()
-        ))
-        .hint("look at it, and move it away")),
-        _ => Ok(()),
+    match hook::uninstall(hooks) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(hooks, &error)),
+        _ => settings.show(&State::of(hooks, None), text),
     }
 }
 
 fn failed(hooks: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::failed(format!("{}: {error}", hook::link(hooks).display()));
+    let failure = Failure::failed(format!("{}: {error}", hook::copy(hooks).display()));
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => failure.hint("run as root"),
         _ => failure,
@@ -103,22 +80,18 @@ fn failed(hooks: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn text(state: &State) -> String {
-    let program = state.program.as_ref().map(|program| program.display());
-    let says = match (state.state, program) {
-        ("installed", Some(program)) => format!("installed: {program}"),
-        ("broken", Some(program)) => format!(
-            "BROKEN: {program} is not there, or is no program, and no domain can be started; firn hooks install"
-        ),
-        ("foreign", _) => "not installed; somebody else's hook has its name".into(),
-        _ => "not installed; firn hooks install".into(),
+    let says = match state.state {
+        "installed" => "installed",
+        "other-release" => "installed, of another release than this firn",
+        "not-executable" => "can't be run: libvirt passes it over",
+        _ => "not installed",
     };
-    let mut lines = vec![("hook", says), ("link", state.link.display().to_string())];
-    if let Some(daemon) = &state.unaware {
-        let says = format!(
-            "{daemon} was started before the hook was there: {}",
-            hook::RESTART
-        );
-        lines.push(("next", says));
+    let mut lines = vec![
+        ("hook", says.into()),
+        ("file", state.hook.display().to_string()),
+    ];
+    if let Some(next) = state.next {
+        lines.push(("next", next.into()));
     }
     facts(&lines)
 }
@@ -130,16 +103,15 @@ mod tests {
     #[test]
     fn golden() {
         let state = State {
-            link: "/etc/libvirt/hooks/qemu.d/firn".into(),
-            state: "installed",
-            program: Some("/usr/lib/firn/firn-libvirt-hook".into()),
-            unaware: Some("libvirtd".into()),
+            hook: "/etc/libvirt/hooks/qemu.d/firn-libvirt-hook".into(),
+            state: "other-release",
+            next: Some("firn hooks install"),
         };
         assert_eq!(
             text(&state),
-            "hook  installed: /usr/lib/firn/firn-libvirt-hook\n\
-             link  /etc/libvirt/hooks/qemu.d/firn\n\
-             next  libvirtd was started before the hook was there: systemctl restart libvirtd (running guests go on)\n"
+            "hook  installed, of another release than this firn\n\
+             file  /etc/libvirt/hooks/qemu.d/firn-libvirt-hook\n\
+             next  firn hooks install\n"
         );
     }
 }

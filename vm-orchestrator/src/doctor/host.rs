@@ -148,39 +148,22 @@ fn libvirt() -> Finding {
 
 fn libvirt_hook(hooks: &Path) -> Finding {
     const CHECK: &str = "libvirt's hook";
-    const INSTALL: &str = "firn hooks install";
-    match hook::installed(hooks) {
-        Installed::No => Finding::bad(
+    let (verdict, found) = match hook::installed(hooks, hook::program().as_deref()) {
+        Installed::Yes => return Finding::ok(CHECK, "installed"),
+        Installed::No => (
             Verdict::Note,
-            CHECK,
             "not installed: a domain whose vDisks are not served hangs when it is started, and does not say why",
-            INSTALL,
         ),
-        Installed::Broken(program) => Finding::bad(
-            Verdict::Broken,
-            CHECK,
-            format!(
-                "it leads to {}, which is no program: no domain can be started",
-                program.display()
-            ),
-            INSTALL,
-        ),
-        Installed::Foreign => Finding::bad(
+        Installed::Other => (
             Verdict::Note,
-            CHECK,
-            format!("{} is there and not ours", hook::link(hooks).display()),
-            "look at it, and move it away",
+            "installed, of another release than this firn",
         ),
-        Installed::Yes(_) => match hook::unaware(hooks) {
-            Some(daemon) => Finding::bad(
-                Verdict::Warning,
-                CHECK,
-                format!("installed after {daemon} was started, which may not call it"),
-                hook::RESTART,
-            ),
-            None => Finding::ok(CHECK, "installed"),
-        },
-    }
+        Installed::NotExecutable => (
+            Verdict::Warning,
+            "it can't be run, and libvirt passes it over: domains start without being looked at",
+        ),
+    };
+    Finding::bad(verdict, CHECK, found, "firn hooks install")
 }
 
 fn qemu() -> Finding {
@@ -233,13 +216,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_that_can_not_be_run_keeps_domains_from_starting() {
+    fn a_hook_that_can_not_be_run_is_told() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(libvirt_hook(dir.path()).verdict, Verdict::Note);
-        hook::install(dir.path(), Path::new("/nowhere/firn-libvirt-hook")).unwrap();
-        let finding = libvirt_hook(dir.path());
-        assert_eq!(finding.verdict, Verdict::Broken);
-        assert!(finding.found.contains("/nowhere/firn-libvirt-hook"));
+        let copy = hook::copy(dir.path());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::write(copy, "").unwrap();
+        assert_eq!(libvirt_hook(dir.path()).verdict, Verdict::Warning);
     }
 
     #[test]
