@@ -26,7 +26,6 @@ impl Host {
             libvirt: LibvirtHost::start(Binaries::find()?)?,
             backend: None,
         };
-        let mut host = host;
         let store = host.store();
         host.libvirt
             .must(&["firn", "store", "init", &store.display().to_string()])?;

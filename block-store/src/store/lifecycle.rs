@@ -118,9 +118,12 @@ impl Store {
     pub fn set_use(&self, name: &str, used: UseRow) -> Result<(), StoreError> {
         let since = self.host.now();
         let used = UseRow { since, ..used };
-        let kept = used.clone();
-        self.change_row(name, |row| row.used = Some(kept))?
-            .set_used(used);
+        let vdisk = self.change_row(name, |row| row.used = Some(used))?;
+        // What the catalogue has by now: somebody may have said more meanwhile.
+        let state = self.core.state.lock();
+        let mut rows = state.catalogue.vdisks.iter();
+        let row = rows.find(|row| row.id == vdisk.id());
+        vdisk.set_used(row.and_then(|row| row.used.clone()));
         Ok(())
     }
 

@@ -152,8 +152,8 @@ impl VDisk {
         self.used.read().clone()
     }
 
-    pub(crate) fn set_used(&self, used: UseRow) {
-        *self.used.write() = Some(used);
+    pub(crate) fn set_used(&self, used: Option<UseRow>) {
+        *self.used.write() = used;
     }
 
     /// Seconds since 1970 at which it was made.
