@@ -13,7 +13,7 @@ use crate::model::{Model, Value};
 use crate::sim::SimHost;
 use block_store::defrag::Spot;
 use block_store::io::sim::{Op, SimDisk};
-use block_store::snapshot::build_one;
+use block_store::snapshot::{build_one, tidy};
 use block_store::write::Packer;
 use block_store::{InitOptions, Lane, OpenConfig, Store, StoreError, VDisk, VDiskSpec};
 use parking_lot::Mutex;
@@ -126,6 +126,8 @@ struct Running {
     lanes: Vec<Lane<Vec<u8>>>,
     pending: HashMap<u64, Pending>,
     next_tag: u64,
+    /// Keeps a layer that somebody looks at.
+    reader: Option<Arc<()>>,
 }
 
 /// The vDisk that comes and goes, by its number: each time it is another one.
@@ -425,6 +427,7 @@ impl History {
                         store,
                         pending: HashMap::new(),
                         next_tag: 0,
+                        reader: None,
                     });
                     return;
                 }
@@ -484,6 +487,10 @@ impl History {
             self.scrub();
             return None;
         }
+        if self.rng.random_bool(0.02) {
+            self.merge_a_little();
+            return None;
+        }
         match self.rng.random_range(0..100) {
             0..52 => self.submit(),
             52 if self.rng.random_bool(0.2) => {
@@ -516,6 +523,29 @@ impl History {
             _ => return Some(Phase::Upkeep),
         }
         None
+    }
+
+    /// Merges stop after a few steps, and somebody looks at a layer meanwhile: while its usage is being asked for it stays.
+    fn merge_a_little(&mut self) {
+        let core = Arc::clone(self.store().core());
+        let limit = self.rng.random_range(1..4);
+        drop(tidy(&core, limit));
+        if self.rng.random_bool(0.5) {
+            self.run.as_mut().unwrap().reader = None;
+            return;
+        }
+        let mut state = core.state.lock();
+        let live: Vec<u32> = state.catalogue.vdisks.iter().map(|v| v.layer).collect();
+        let sealed = state.catalogue.layers.keys().filter(|l| !live.contains(l));
+        let sealed: Vec<u32> = sealed.copied().collect();
+        if sealed.is_empty() {
+            return;
+        }
+        let layer = sealed[self.rng.random_range(0..sealed.len())];
+        let reader = Arc::new(());
+        state.readers.push((layer, Arc::downgrade(&reader)));
+        state.presence.of(layer);
+        self.run.as_mut().unwrap().reader = Some(reader);
     }
 
     /// What the thread of spot defragmentation does.
