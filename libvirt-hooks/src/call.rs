@@ -25,8 +25,6 @@ pub enum Operation {
 /// One call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The domain's name.
-    pub domain: String,
     /// What happens to it.
     pub operation: Operation,
     /// Why, where libvirt tells: `shutdown`, `crashed`, `destroyed`, `migrated`, `failed` and so on.
@@ -44,8 +42,8 @@ impl Call {
 
     /// Takes the arguments apart. Whatever is odd is none of our business: a hook that fails keeps guests from starting.
     pub fn of(args: impl Iterator<Item = String>) -> Call {
-        let mut args = args.fuse();
-        let domain = args.next().unwrap_or_default();
+        // The first is the domain's name, which its XML has too.
+        let mut args = args.fuse().skip(1);
         let operation = match args.next().as_deref() {
             Some("prepare") => Operation::Prepare,
             Some("started") => Operation::Started,
@@ -54,11 +52,7 @@ impl Call {
             _ => Operation::Other,
         };
         let reason = args.nth(1).filter(|reason| reason != "-");
-        Call {
-            domain,
-            operation,
-            reason,
-        }
+        Call { operation, reason }
     }
 }
 
