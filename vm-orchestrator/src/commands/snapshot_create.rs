@@ -10,6 +10,7 @@ pub(super) async fn run(settings: &Settings, args: CreateSnapshotArgs) -> Result
     let request = CreateSnapshot {
         name: args.name,
         vdisks: args.vdisks,
+        hold: None,
     };
     let created = settings.connect().await?.create_snapshot(&request).await?;
     settings.show(&created, text)
