@@ -83,7 +83,7 @@ pub fn memory_backing() -> String {
 }
 
 /// Text for an attribute's value.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
