@@ -145,7 +145,9 @@ impl Steps {
         for (bytes, block) in buffer.chunks_exact(BLOCK).zip(first..) {
             let step = self.written[block as usize];
             fill(&mut expected, self.seed, step, block);
-            if let Some(at) = bytes.iter().zip(&expected).position(|(a, b)| a != b) {
+            if bytes != expected {
+                let mut pairs = bytes.iter().zip(&expected);
+                let at = pairs.position(|(a, b)| a != b).unwrap_or(0);
                 let found = Found::of(bytes, block);
                 return Err(StepError::Wrong(format!(
                     "block {block}, byte {at}: of step {step} by memory, which is at step {}; on disk {found}",

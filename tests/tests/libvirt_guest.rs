@@ -1,20 +1,43 @@
-//! A real guest under libvirt, and what its agent is good for: snapshots that need no repair.
+//! A real guest under libvirt: disks that come while it runs, its agent that makes snapshots need no repair, and its memory, which
+//! has to be of the same instant as its disks.
 
 use std::error::Error;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use firn_tests::guest;
 use firn_tests::libvirt::{FirnHost, GuestSpec, LibvirtGuest};
+use firn_tests::steps::Steps;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
+const DATA_MIB: u64 = 16;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// As many disks as a guest must be able to get while it runs.
+const ATTACHED: usize = 20;
+
 #[test]
-fn a_frozen_guest_has_a_clean_journal_in_the_snapshot() -> TestResult {
-    let (host, mut guest) = with_guest(&["system", "data"])?;
+fn disks_that_were_attached_are_frozen_and_have_a_clean_journal() -> TestResult {
+    let (host, mut guest) = with_guest(&["system"])?;
     let libvirt = &host.libvirt;
+    for (number, letter) in (0..ATTACHED).zip('b'..) {
+        let (vdisk, target) = (format!("data{number}"), format!("vd{letter}"));
+        host.firn(&["vdisk", "create", &vdisk, "64M"])?;
+        let line = ["vdisk", "xml", &vdisk, "--only", "disk"];
+        let element = host.firn(&[&line[..], &["--target", &target, "--queues", "2"]].concat())?;
+        let file = libvirt.dir().join("disk.xml");
+        fs::write(&file, element)?;
+        let file = file.display().to_string();
+        libvirt.virsh(&["attach-device", "guest", &file, "--live"])?;
+    }
+    let seen = format!(
+        "for try in $(seq 100); do [ $(ls -d /sys/block/vd[b-z] | wc -l) = {ATTACHED} ] && exit; sleep 0.2; done; ls /sys/block; false"
+    );
+    guest.must(&seen, 60 * SECOND)?;
+
     // So that the journal has something in it at any moment.
     let busy = "while :; do cp -r /etc /mnt/copy; sync; rm -r /mnt/copy; done >/dev/null 2>&1 &";
     guest.must(
@@ -25,7 +48,7 @@ fn a_frozen_guest_has_a_clean_journal_in_the_snapshot() -> TestResult {
     // Both are frozen, or not at all.
     let virsh =
         |command: &str| libvirt.must(&["virsh", "--connect", "qemu:///system", command, "guest"]);
-    let vdisks = ["system", "data"];
+    let vdisks = ["system", "data0"];
     host.firn(&[&["snapshot", "create", "running"], &vdisks[..]].concat())?;
     let froze = virsh("domfsfreeze")?;
     assert!(froze.contains("2 filesystem"), "{froze}");
@@ -35,7 +58,7 @@ fn a_frozen_guest_has_a_clean_journal_in_the_snapshot() -> TestResult {
 
     for (snapshot, dirty) in [("running", true), ("frozen", false)] {
         let file = libvirt.dir().join(snapshot).display().to_string();
-        host.firn(&["vdisk", "export", "data", &file, "--snapshot", snapshot])?;
+        host.firn(&["vdisk", "export", "data0", &file, "--snapshot", snapshot])?;
         let features = said("dumpe2fs", &["-h", &file], &[0])?;
         assert_eq!(features.contains("needs_recovery"), dirty, "{features}");
         if dirty {
@@ -48,6 +71,69 @@ fn a_frozen_guest_has_a_clean_journal_in_the_snapshot() -> TestResult {
     Ok(())
 }
 
+/// A guest that has a load which would notice: it goes on, memory and disk being of one instant, and stops where they are not.
+#[test]
+fn a_disk_of_another_instant_than_the_memory_is_noticed() -> TestResult {
+    let (host, mut guest) = with_guest(&["system", "data"])?;
+    let libvirt = &host.libvirt;
+    let program = guest.install(libvirt, Path::new(env!("CARGO_BIN_EXE_firn-guest-pattern")))?;
+    guest.must(
+        &format!("{program} /dev/vdb {DATA_MIB} /run/progress >/run/said 2>&1 & until [ -s /run/progress ]; do sleep 0.1; done"),
+        30 * SECOND,
+    )?;
+    wait_for_passes(&mut guest, 2)?;
+
+    let memory = libvirt.dir().join("memory");
+    guest.disconnect();
+    libvirt.virsh(&["save", "guest", &memory.display().to_string()])?;
+    host.firn(&["snapshot", "create", "then", "system", "data"])?;
+    let disk = libvirt.dir().join("disk");
+    let export = ["vdisk", "export", "data", &disk.display().to_string()];
+    host.firn(&[&export[..], &["--snapshot", "then"]].concat())?;
+    let then = Steps::check(&disk, DATA_MIB << 20)?.step();
+    guest.restore(libvirt, &memory)?;
+    wait_for_passes(&mut guest, 2)?;
+    guest.destroy(libvirt)?;
+
+    for vdisk in ["system", "data"] {
+        host.firn(&["vdisk", "revert", vdisk, "then", "--discard"])?;
+    }
+    guest.restore(libvirt, &memory)?;
+    let now = wait_for_passes(&mut guest, 2)?;
+    println!("step {then} in the snapshot, {now} after the revert");
+    guest.assert_no_io_errors()?;
+    guest.destroy(libvirt)?;
+
+    host.firn(&["vdisk", "revert", "system", "then", "--discard"])?;
+    guest.restore(libvirt, &memory)?;
+    let wrong = wait_for_passes(&mut guest, 2).err();
+    let wrong = wrong.ok_or("the guest has not noticed that its disk is ahead")?;
+    println!("{wrong}");
+    assert!(wrong.to_string().contains("WRONG"), "{wrong}");
+    Ok(())
+}
+
+/// Waits until the load has read its whole disk so many times more; the step it is at.
+fn wait_for_passes(guest: &mut LibvirtGuest, count: u64) -> Result<u64, Box<dyn Error>> {
+    let began = Instant::now();
+    let mut until = None;
+    loop {
+        let said = guest.must("cat /run/progress", 30 * SECOND)?;
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let ["step", step, "passes", passes] = words[..] else {
+            return Err(said.into());
+        };
+        let (step, passes): (u64, u64) = (step.parse()?, passes.parse()?);
+        if passes >= *until.get_or_insert(passes + count) {
+            return Ok(step);
+        }
+        if began.elapsed() > 60 * SECOND {
+            return Err(format!("too slow: {said}").into());
+        }
+        std::thread::sleep(SECOND / 5);
+    }
+}
+
 /// A host that serves vDisks (the first one bootable), and a guest on them that is up.
 fn with_guest(vdisks: &[&str]) -> Result<(FirnHost, LibvirtGuest), Box<dyn Error>> {
     let mut host = FirnHost::start()?;
@@ -55,7 +141,7 @@ fn with_guest(vdisks: &[&str]) -> Result<(FirnHost, LibvirtGuest), Box<dyn Error
     let image = guest::image()?.display().to_string();
     host.firn(&["vdisk", "import", &image, vdisks[0]])?;
     for vdisk in &vdisks[1..] {
-        host.firn(&["vdisk", "create", vdisk, "64M"])?;
+        host.firn(&["vdisk", "create", vdisk, &format!("{DATA_MIB}M")])?;
     }
     let spec = GuestSpec {
         name: "guest",

@@ -7,7 +7,7 @@
 //!
 //! SIZE is in MiB. PROGRESS belongs on a tmpfs: it is a part of the guest's memory, too.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,12 +25,12 @@ fn main() -> ExitCode {
             Ok(())
         }),
         [file, size, progress] => {
-            let result = mib(size).and_then(|size| run(Path::new(file), size, progress));
-            if let Err(error) = &result {
-                // Errors that are none of the disk's contents end it as well, and are told the same way.
-                drop(fs::write(progress, format!("{error}\n")));
-            }
-            result
+            let progress = File::create(progress);
+            progress.map_err(StepError::from).and_then(|progress| {
+                let result = mib(size).and_then(|size| run(Path::new(file), size, &progress));
+                // Errors that have nothing to do with what the disk holds end it as well, and are told the same way.
+                result.inspect_err(|error| tell(&progress, &error.to_string()))
+            })
         }
         _ => Err(io::Error::other(
             "usage: firn-guest-pattern FILE MIB PROGRESS, or --check FILE MIB",
@@ -46,17 +46,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(file: &Path, size: u64, progress: &str) -> Result<(), StepError> {
+fn run(file: &Path, size: u64, progress: &File) -> Result<(), StepError> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     let mut steps = Steps::open(file, size, u64::from_ne_bytes(seed))?;
-    let progress = File::create(progress)?;
     loop {
         steps.advance()?;
-        // Of one length: what reads it meanwhile never finds a part of it.
-        let line = format!("step {:012} passes {:08}\n", steps.step(), steps.passes());
-        progress.write_all_at(line.as_bytes(), 0)?;
+        let line = format!("step {} passes {}", steps.step(), steps.passes());
+        tell(progress, &line);
     }
+}
+
+/// Says how far it is. Nothing gets shorter, so that who reads it at any moment finds a whole line.
+fn tell(progress: &File, line: &str) {
+    // A tmpfs that is full is no matter of the disk's.
+    let _ = progress.write_all_at(format!("{line:<48}\n").as_bytes(), 0);
 }
 
 fn mib(text: &str) -> Result<u64, StepError> {
