@@ -1,5 +1,15 @@
 //! A host of libvirt's, beside whatever else this machine is: namespaces with their own `/run`, `/etc/libvirt` and processes, where a real
 //! libvirtd starts real QEMUs. Takes root, and nothing of it outlives this.
+//!
+//! * [`LibvirtHost`]: the host, with libvirt alone.
+//! * [`FirnHost`]: with Firn, its hook and a store.
+//! * [`LibvirtGuest`]: a Debian guest in a domain there.
+
+mod firn_host;
+mod guest;
+
+pub use firn_host::{FirnHost, PROMPT};
+pub use guest::{GuestSpec, LibvirtGuest};
 
 use std::fs;
 use std::io;
