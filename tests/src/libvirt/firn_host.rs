@@ -20,6 +20,7 @@ pub struct FirnHost {
     /// The host without Firn.
     pub libvirt: LibvirtHost,
     backend: Option<Child>,
+    orchestrator: Option<Child>,
 }
 
 impl FirnHost {
@@ -28,6 +29,7 @@ impl FirnHost {
         let host = Self {
             libvirt: LibvirtHost::start(Binaries::find()?)?,
             backend: None,
+            orchestrator: None,
         };
         let store = host.store().display().to_string();
         host.firn(&["store", "init", &store])?;
@@ -78,6 +80,50 @@ impl FirnHost {
             backend.wait()?;
         }
         Ok(())
+    }
+
+    /// Kills the backend.
+    pub fn kill_backend(&mut self) -> Result<()> {
+        self.libvirt.must(&["pkill", "-KILL", "firn-vhost"])?;
+        if let Some(mut backend) = self.backend.take() {
+            backend.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts the orchestrator, and waits until it answers.
+    pub fn orchestrate(&mut self) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.orchestrator_log())?;
+        let mut command = self.libvirt.command("firn-orchestrator");
+        command
+            .env("RUST_LOG", "debug")
+            .arg("--state")
+            .arg(self.libvirt.dir().join("orchestrator"));
+        self.orchestrator = Some(command.stderr(log).spawn()?);
+        let began = Instant::now();
+        while self.firn(&["vm", "status"]).is_err() {
+            if began.elapsed() > PROMPT {
+                return Err("the orchestrator does not come up".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the orchestrator.
+    pub fn kill_orchestrator(&mut self) -> Result<()> {
+        self.libvirt.must(&["pkill", "-KILL", "firn-orch"])?;
+        if let Some(mut orchestrator) = self.orchestrator.take() {
+            orchestrator.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What the orchestrator has logged.
+    pub fn orchestrator_log(&self) -> PathBuf {
+        self.libvirt.dir().join("orchestrator.log")
     }
 
     /// Defines a domain that has vDisks and no system.

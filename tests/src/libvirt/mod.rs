@@ -4,12 +4,15 @@
 //! * [`LibvirtHost`]: the host, with libvirt alone.
 //! * [`FirnHost`]: with Firn, its hook and a store.
 //! * [`LibvirtGuest`]: a Debian guest in a domain there.
+//! * [`Load`]: what runs in it and notices when its disk and its memory are of different instants.
 
 mod firn_host;
 mod guest;
+mod load;
 
 pub use firn_host::{FirnHost, PROMPT};
 pub use guest::{GuestSpec, LibvirtGuest};
+pub use load::Load;
 
 use std::fs;
 use std::io;
@@ -111,6 +114,7 @@ impl LibvirtHost {
         match program {
             "firn" => command.arg(&self.binaries.cli),
             "firn-vhost-backend" => command.arg(&self.binaries.backend),
+            "firn-orchestrator" => command.arg(&self.binaries.orchestrator),
             other => command.arg(other),
         };
         command.stdin(Stdio::null());

@@ -46,7 +46,8 @@ pub struct DomainInfo {
 pub enum DomainState {
     /// It runs.
     Running,
-    /// A snapshot has paused it, and waits for somebody to snapshot its disks and to resume it; or is still at it.
+    /// It is paused, and maybe by a snapshot that waits for somebody to snapshot its disks and to resume it, or is still at it. (One that has
+    /// saved the memory of a guest that ran meanwhile leaves it paused without a reason.)
     PausedForSnapshot,
     /// It is paused for another reason.
     Paused,
@@ -59,8 +60,7 @@ impl DomainState {
     pub fn as_str(self) -> &'static str {
         match self {
             DomainState::Running => "running",
-            DomainState::PausedForSnapshot => "paused for a snapshot",
-            DomainState::Paused => "paused",
+            DomainState::PausedForSnapshot | DomainState::Paused => "paused",
             DomainState::Off => "off",
         }
     }

@@ -17,8 +17,8 @@ pub(crate) struct Seen {
     pub targets: HashSet<String>,
     /// Whether it has a job under way.
     pub busy: bool,
-    /// The snapshot that its present comes from.
-    pub current: Option<DomainSnapshot>,
+    /// The snapshot that its present comes from, if it is not known yet: it has not run since that was begun.
+    pub new: Option<DomainSnapshot>,
     /// What its metadata asks for.
     pub request: Option<String>,
 }
@@ -46,7 +46,7 @@ pub(crate) fn decide(seen: &Seen) -> Option<Step> {
         if seen.busy {
             return Some(Step::LookAgain);
         }
-        let snapshot = seen.current.clone()?;
+        let snapshot = seen.new.clone()?;
         let ours: HashSet<&str> = seen.disks.iter().map(|disk| disk.target.as_str()).collect();
         let others: Vec<&str> = snapshot
             .manual
@@ -89,7 +89,7 @@ mod tests {
             }],
             targets: ["vda".into(), "vdb".into()].into(),
             busy: false,
-            current: None,
+            new: None,
             request: None,
         }
     }
@@ -108,17 +108,17 @@ mod tests {
     fn a_pause_is_ours_only_when_it_waits_for_us_alone() {
         let mut seen = seen(DomainState::PausedForSnapshot);
         assert_eq!(decide(&seen), None, "nothing says whose it is");
-        seen.current = Some(snapshot(&["vda"]));
+        seen.new = Some(snapshot(&["vda"]));
         assert_eq!(decide(&seen), Some(Step::Checkpoint(snapshot(&["vda"]))));
         seen.busy = true;
         assert_eq!(decide(&seen), Some(Step::LookAgain));
         seen.busy = false;
-        seen.current = Some(snapshot(&["vda", "vdb"]));
+        seen.new = Some(snapshot(&["vda", "vdb"]));
         let step = decide(&seen);
         assert!(matches!(&step, Some(Step::NotOursAlone(why)) if why.contains("vdb")), "{step:?}");
-        seen.current = Some(snapshot(&[]));
+        seen.new = Some(snapshot(&[]));
         assert_eq!(decide(&seen), None);
-        seen.current = Some(snapshot(&["vda"]));
+        seen.new = Some(snapshot(&["vda"]));
         for state in [DomainState::Paused, DomainState::Running, DomainState::Off] {
             seen.info.state = state;
             assert_eq!(decide(&seen), None, "{state:?}");

@@ -4,7 +4,7 @@
 
 use super::checkpoint::Holder;
 use super::{Orchestrator, Outcome, Trouble};
-use crate::hypervisor::DomainInfo;
+use crate::hypervisor::{DomainInfo, DomainState};
 use control_api::types::{DeleteSnapshots, Snapshot};
 use control_api::{Client, ErrorKind};
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ impl Orchestrator {
     }
 
     /// Lets go of what libvirt has deleted: what it had, in a domain that is still there. A domain that was undefined, and defined again,
-    /// has deleted nothing.
+    /// has deleted nothing. What it has is known from then on.
     pub(super) async fn forget(&self, domains: &[DomainInfo]) -> Outcome<()> {
         let mut backend = self.backend().await?;
         let mut held: HashMap<Uuid, Vec<(Snapshot, Holder)>> = HashMap::new();
@@ -31,18 +31,18 @@ impl Orchestrator {
         let mut known = self.journal.known()?;
         for info in domains {
             let before = known.remove(&info.uuid).unwrap_or_default();
-            let Some(held) = held.remove(&info.uuid) else {
-                self.note_known(info.uuid, &before, HashSet::new())?;
-                continue;
-            };
             let _one = self.claim(info.uuid).await;
             let mut now = self.known_to_libvirt(info.uuid).await?;
-            for (snapshot, holder) in &held {
+            for (snapshot, holder) in held.remove(&info.uuid).unwrap_or_default() {
                 if !now.contains(&holder.created) && before.contains(&holder.created) {
-                    self.let_go(&mut backend, snapshot, *holder).await?;
+                    self.let_go(&mut backend, &snapshot, holder).await?;
                 }
             }
-            now.retain(|created| held.iter().any(|(_, holder)| holder.created == *created));
+            let uuid = info.uuid;
+            if self.ask(move |h| h.domain(uuid)).await?.state == DomainState::PausedForSnapshot {
+                // The last one may wait for us still.
+                now.retain(|created| before.contains(created));
+            }
             self.note_known(info.uuid, &before, now)?;
         }
         for (gone, before) in known {

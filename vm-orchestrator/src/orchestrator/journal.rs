@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 const WORK: TableDefinition<u64, &[u8]> = TableDefinition::new("work");
-/// By a domain's UUID, the moments at which those of its snapshots were begun that libvirt has and that snapshots are held for.
+/// By a domain's UUID, the moments at which those of its snapshots were begun that libvirt has and that wait for nobody.
 const KNOWN: TableDefinition<u128, &[u8]> = TableDefinition::new("known");
 
 /// Work that was begun.
@@ -146,7 +146,7 @@ impl Journal {
         read().map_err(Trouble::journal)
     }
 
-    /// What libvirt had when it was last looked at: only what was there can have been deleted.
+    /// What libvirt had when it was last looked at. Only what was there can have been deleted, and only what was not waits for its disks.
     pub fn known(&self) -> Result<HashMap<Uuid, HashSet<u64>>, Trouble> {
         let read = || -> Result<HashMap<Uuid, HashSet<u64>>, redb::Error> {
             let transaction = self.database.begin_read()?;
@@ -162,7 +162,7 @@ impl Journal {
         read().map_err(Trouble::journal)
     }
 
-    /// Notes what libvirt has of a domain; nothing: there is no such domain, or nothing is held for it.
+    /// Notes what libvirt has of a domain.
     pub fn know(&self, domain: Uuid, moments: &HashSet<u64>) -> Result<(), Trouble> {
         let bytes =
             serde_json::to_vec(moments).map_err(|error| Trouble::Journal(error.to_string()))?;

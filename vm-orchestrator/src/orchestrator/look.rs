@@ -68,20 +68,21 @@ impl Orchestrator {
 
     async fn see(&self, uuid: Uuid) -> Outcome<Seen> {
         let run = self.run.clone();
+        let known = self.journal.known()?.remove(&uuid).unwrap_or_default();
         self.ask(move |h| {
             let info = h.domain(uuid)?;
             let xml = h.xml(uuid, Description::Current)?;
             let paused = info.state == DomainState::PausedForSnapshot;
             let busy = paused && h.is_busy(uuid)?;
-            let current = match paused && !busy {
-                true => h.snapshots(uuid)?.into_iter().find(|s| s.current),
+            let new = match paused && !busy {
+                true => h.snapshots(uuid)?.into_iter().find(|s| s.current && !known.contains(&s.created)),
                 false => None,
             };
             Ok(Seen {
                 disks: read::vdisks(&xml, &run),
                 targets: read::targets(&xml),
                 busy,
-                current,
+                new,
                 request: h.metadata(uuid, metadata::REQUEST)?,
                 info,
             })

@@ -305,7 +305,10 @@ fn state(
     match (state, reason) {
         (Enum::Known(Of::Shutoff | Of::NoState), _) => DomainState::Off,
         (Enum::Known(Of::Paused), Enum::Known(DomainStateReason::Paused(why)))
-            if why.is(DomainPausedReason::Snapshot) =>
+            if why.is_any(vec![
+                DomainPausedReason::Snapshot,
+                DomainPausedReason::Unknown,
+            ]) =>
         {
             DomainState::PausedForSnapshot
         }
