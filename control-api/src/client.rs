@@ -101,9 +101,10 @@ impl ClientError {
             ClientError::Silent { .. } => {
                 Some("see its log: a hung disk is the usual cause".into())
             }
-            ClientError::Foreign { socket, .. } => {
-                Some(format!("check that firn and {} are of the same release", program(socket)))
-            }
+            ClientError::Foreign { socket, .. } => Some(format!(
+                "check that firn and {} are of the same release",
+                program(socket)
+            )),
             ClientError::Api(error) => error.hint.clone(),
         }
     }

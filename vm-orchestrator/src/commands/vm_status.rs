@@ -21,7 +21,12 @@ fn text(status: &OrchestratorStatus) -> String {
         let waits = waits.map_or(String::new(), |why| format!("; waits: {why}"));
         lines.push((
             "task",
-            format!("domain {}: {}, since {}{waits}", task.domain, task.what, moment(task.begun)),
+            format!(
+                "domain {}: {}, since {}{waits}",
+                task.domain,
+                task.what,
+                moment(task.begun)
+            ),
         ));
     }
     for domain in &status.domains {

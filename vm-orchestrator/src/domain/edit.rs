@@ -37,7 +37,9 @@ pub(crate) fn with_shared_memory(text: &str) -> Result<String, EditError> {
             ] {
                 match child(backing, name) {
                     // Files that are shared will do.
-                    Some(source) if name == "source" && source.attribute("type").is_some_and(|t| t != "anonymous") => {}
+                    Some(source)
+                        if name == "source"
+                            && source.attribute("type").is_some_and(|t| t != "anonymous") => {}
                     Some(old) => edits.push((old.range(), element.to_owned())),
                     None => missing += element,
                 }
@@ -49,9 +51,15 @@ pub(crate) fn with_shared_memory(text: &str) -> Result<String, EditError> {
         None => {
             let after = ["currentMemory", "memory", "uuid", "name"];
             let after = after.iter().find_map(|name| child(root, name));
-            let at = after.ok_or_else(|| EditError::Xml("it has no name".into()))?.range().end;
+            let at = after
+                .ok_or_else(|| EditError::Xml("it has no name".into()))?
+                .range()
+                .end;
             let element = xml::memory_backing();
-            edits.push((at..at, format!("\n  {}", element.trim_end().replace('\n', "\n  "))));
+            edits.push((
+                at..at,
+                format!("\n  {}", element.trim_end().replace('\n', "\n  ")),
+            ));
         }
     }
     Ok(apply(text, edits))
@@ -64,7 +72,10 @@ pub(crate) fn boots_later(text: &str) -> Result<String, EditError> {
     let mut edits = Edits::new();
     let os = child(root, "os").into_iter().flat_map(|os| os.children());
     // libvirt takes either this or numbers.
-    edits.extend(os.filter(|node| node.has_tag_name("boot")).map(|node| (node.range(), String::new())));
+    edits.extend(
+        os.filter(|node| node.has_tag_name("boot"))
+            .map(|node| (node.range(), String::new())),
+    );
     let devices = child(root, "devices");
     for device in devices.into_iter().flat_map(|node| node.children()) {
         let order = child(device, "boot").and_then(|boot| boot.attribute_node("order"));
@@ -90,11 +101,17 @@ pub(crate) fn cloned(
     let mut replace = |node: Option<Node<'_, '_>>, with: String| {
         edits.extend(node.map(|node| (node.range(), with)));
     };
-    replace(child(root, "name"), format!("<name>{}</name>", xml::escape(name)));
+    replace(
+        child(root, "name"),
+        format!("<name>{}</name>", xml::escape(name)),
+    );
     replace(child(root, "uuid"), format!("<uuid>{uuid}</uuid>"));
     // Made anew for each domain: variables of the firmware, the generation of the VM.
     replace(child(root, "genid"), "<genid/>".into());
-    replace(child(root, "os").and_then(|os| child(os, "nvram")), String::new());
+    replace(
+        child(root, "os").and_then(|os| child(os, "nvram")),
+        String::new(),
+    );
     // What was asked of, and told about, the other one.
     if let Some(metadata) = child(root, "metadata") {
         for ours in metadata.children().filter(|node| {
@@ -222,7 +239,10 @@ mod tests {
 
     #[test]
     fn a_clone_is_another_domain() {
-        let sockets = [(Path::new("/run/firn/web.sock"), Path::new("/run/firn/a&b.sock"))];
+        let sockets = [(
+            Path::new("/run/firn/web.sock"),
+            Path::new("/run/firn/a&b.sock"),
+        )];
         let cloned = cloned(WEB, "a<b", Uuid::from_u128(1), &sockets.into()).unwrap();
         assert_eq!(
             cloned,

@@ -103,7 +103,9 @@ mod tests {
     #[test]
     fn what_is_ours() {
         let disk = |path: &str, target: &str| {
-            format!("<disk type='vhostuser'><source type='unix' path='{path}'/><target dev='{target}'/></disk>")
+            format!(
+                "<disk type='vhostuser'><source type='unix' path='{path}'/><target dev='{target}'/></disk>"
+            )
         };
         let xml = format!(
             "<domain><devices>{}{}{}<disk type='file'><target dev='sda'/></disk></devices></domain>",
@@ -134,8 +136,12 @@ mod tests {
     #[test]
     fn whose_memory_is_shared() {
         let memory = |inner: &str| memory_is_shared(&format!("<domain>{inner}</domain>"));
-        assert!(memory("<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"));
-        assert!(memory("<cpu><numa><cell memAccess='shared'/><cell memAccess='shared'/></numa></cpu>"));
+        assert!(memory(
+            "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+        ));
+        assert!(memory(
+            "<cpu><numa><cell memAccess='shared'/><cell memAccess='shared'/></numa></cpu>"
+        ));
         for not in [
             "",
             "<memoryBacking><access mode='private'/></memoryBacking>",

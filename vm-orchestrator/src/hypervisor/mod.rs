@@ -73,8 +73,6 @@ pub struct DomainSnapshot {
     pub name: String,
     /// When it was begun, in seconds since 1970.
     pub created: u64,
-    /// Whether the domain's present comes from it.
-    pub current: bool,
     /// Where the memory is, if it was saved.
     pub memory: Option<PathBuf>,
     /// The disks, by their targets, that it leaves to others.
@@ -120,8 +118,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn find(&self, name: &str) -> Result<DomainInfo>;
     /// Its XML.
     fn xml(&self, uuid: Uuid, which: Description) -> Result<String>;
-    /// Its snapshots. One that is under way is not among them.
+    /// Its snapshots, those among them that are under way.
     fn snapshots(&self, uuid: Uuid) -> Result<Vec<DomainSnapshot>>;
+    /// The one that its present comes from.
+    fn current_snapshot(&self, uuid: Uuid) -> Result<Option<DomainSnapshot>>;
     /// Whether it has a job under way: a save, a snapshot, a migration.
     fn is_busy(&self, uuid: Uuid) -> Result<bool>;
     /// Deletes one of its snapshots, and what belongs to it. One that is not there is deleted.

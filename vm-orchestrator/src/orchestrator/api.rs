@@ -26,7 +26,11 @@ struct Failure(ApiError);
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.kind.status());
-        (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self.0)).into_response()
+        (
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            Json(self.0),
+        )
+            .into_response()
     }
 }
 
@@ -53,7 +57,11 @@ pub(super) fn router(orchestrator: Arc<Orchestrator>) -> Router {
 }
 
 async fn nothing() -> Failure {
-    ApiError::new(ErrorKind::NotFound, "there is no such endpoint, or no such method of it").into()
+    ApiError::new(
+        ErrorKind::NotFound,
+        "there is no such endpoint, or no such method of it",
+    )
+    .into()
 }
 
 async fn status(State(orchestrator): Shared) -> Json<OrchestratorStatus> {

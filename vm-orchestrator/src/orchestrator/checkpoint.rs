@@ -53,12 +53,14 @@ impl Holder {
 }
 
 impl Orchestrator {
-    /// Snapshots the domain's vDisks and resumes it. An error: nothing is decided, another look will.
+    /// Snapshots the domain's vDisks and resumes it. `late`: so long libvirt may have been done
+    /// before that was seen. An error: nothing is decided, another look
+    /// will.
     pub(super) async fn checkpoint(
         self: &Arc<Self>,
         seen: &Seen,
         snapshot: &DomainSnapshot,
-        noticed: Instant,
+        late: Duration,
     ) -> Outcome<()> {
         let uuid = seen.info.uuid;
         let began = Instant::now();
@@ -67,10 +69,7 @@ impl Orchestrator {
                 Err(trouble) if trouble.passes() && began.elapsed() < PATIENCE => {
                     self.problem(
                         &seen.info,
-                        Some(format!(
-                            "snapshot {:?} waits: {trouble}",
-                            snapshot.name
-                        )),
+                        Some(format!("snapshot {:?} waits: {trouble}", snapshot.name)),
                     );
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -88,21 +87,24 @@ impl Orchestrator {
             );
             self.metrics.checkpoint_failed();
         }
+        let snapshotted = began.elapsed();
         self.ask(move |h| h.resume(uuid)).await?;
         self.problem(&seen.info, None);
         let said = match taken {
             Ok(()) => {
-                let took = noticed.elapsed();
+                let took = late + seen.idle.elapsed();
                 let mut known = self.journal.known()?.remove(&uuid).unwrap_or_default();
                 known.insert(snapshot.created);
                 self.journal.know(uuid, &known)?;
                 self.metrics.checkpoint(took);
                 log::info!(
-                    "domain {}: snapshot {} of vDisks {} is there; it runs again {} us after that was noticed",
+                    "domain {}: snapshot {} of vDisks {} is there; it runs again {} us after libvirt was done ({} of them for the snapshot, {} to resume)",
                     seen.info.name,
                     snapshot.name,
                     names(&seen.disks).join(", "),
-                    took.as_micros()
+                    took.as_micros(),
+                    snapshotted.as_micros(),
+                    (began.elapsed() - snapshotted).as_micros(),
                 );
                 Said::done("checkpoint", &snapshot.name)
             }
@@ -135,7 +137,11 @@ impl Orchestrator {
         // Ours already, or one of libvirt's that has been deleted since?
         let mut there = Vec::new();
         for vdisk in &request.vdisks {
-            match backend.snapshot(vdisk, &request.name).await.map_err(Trouble::from) {
+            match backend
+                .snapshot(vdisk, &request.name)
+                .await
+                .map_err(Trouble::from)
+            {
                 Ok(snapshot) => there.push(snapshot),
                 Err(missing) if missing.kind() == Some(ErrorKind::NotFound) => {}
                 Err(other) => return Err(other),
@@ -146,7 +152,11 @@ impl Orchestrator {
             return Ok(());
         }
         let known = self.known_to_libvirt(seen.info.uuid).await?;
-        let before = self.journal.known()?.remove(&seen.info.uuid).unwrap_or_default();
+        let before = self
+            .journal
+            .known()?
+            .remove(&seen.info.uuid)
+            .unwrap_or_default();
         let deleted = |created| before.contains(&created) && !known.contains(&created);
         for old in &there {
             match Holder::among(&old.holds) {
@@ -174,7 +184,12 @@ mod tests {
         assert!(control_api::check_snapshot_name(&name).is_ok(), "{name}");
         assert_eq!(Holder::of(&name), Some(holder));
         assert_eq!(Holder::among(&["backup".into(), name]), Some(holder));
-        for other in ["", "libvirt-", "libvirt-x-1", "libvirt-00000000-0000-0000-0000-000000000001-1"] {
+        for other in [
+            "",
+            "libvirt-",
+            "libvirt-x-1",
+            "libvirt-00000000-0000-0000-0000-000000000001-1",
+        ] {
             assert_eq!(Holder::of(other), None, "{other}");
         }
     }

@@ -10,6 +10,7 @@
 //! Each step finds that it is done: names and UUID were free when the entry was made. What can't be done is undone: no domain, no vDisks.
 
 use super::journal::{Clone, Kind, Work};
+use super::unfinished::still_going;
 use super::{Orchestrator, Outcome, Trouble, now};
 use crate::domain::edit;
 use crate::hypervisor::{Description, DomainState, HypervisorError};
@@ -35,11 +36,20 @@ impl Orchestrator {
         let _one = self.claim(uuid).await;
         let wanted = request.name.clone();
         let (xml, taken) = self
-            .ask(move |h| Ok((h.xml(uuid, Description::Persistent)?, h.find(&wanted).is_ok())))
+            .ask(move |h| {
+                Ok((
+                    h.xml(uuid, Description::Persistent)?,
+                    h.find(&wanted).is_ok(),
+                ))
+            })
             .await?;
         if taken {
             let text = format!("there is a domain {} already", request.name);
-            return Err(Trouble::refuse(ErrorKind::AlreadyExists, text, "choose another name"));
+            return Err(Trouble::refuse(
+                ErrorKind::AlreadyExists,
+                text,
+                "choose another name",
+            ));
         }
         let vdisks = new_names(&disks, &request.name);
         let mut backend = self.backend().await?;
@@ -48,12 +58,18 @@ impl Orchestrator {
             backend.snapshot(from, &request.snapshot).await?;
             if backend.vdisk(to).await.is_ok() {
                 let text = format!("there is a vDisk {to} already");
-                return Err(Trouble::refuse(ErrorKind::AlreadyExists, text, "choose another name for the clone"));
+                return Err(Trouble::refuse(
+                    ErrorKind::AlreadyExists,
+                    text,
+                    "choose another name for the clone",
+                ));
             }
         }
         let new = Uuid::new_v4();
         let sockets = self.sockets(&backend_sockets(&mut backend, &disks).await?, &vdisks);
-        let sockets = sockets.iter().map(|(from, to)| (from.as_path(), to.as_path()));
+        let sockets = sockets
+            .iter()
+            .map(|(from, to)| (from.as_path(), to.as_path()));
         let xml = edit::cloned(&xml, &request.name, new, &sockets.collect()).map_err(|error| {
             let text = format!("domain {} can't be cloned: {error}", info.name);
             Trouble::refuse(ErrorKind::Refused, text, "")
@@ -73,7 +89,7 @@ impl Orchestrator {
             }),
         };
         let number = self.journal.begin(&work)?;
-        self.go_on_cloning(number, work).await
+        still_going(self.go_on_cloning(number, work).await)
     }
 
     /// Does what is left of it.
@@ -158,7 +174,11 @@ impl Orchestrator {
     }
 
     /// From the sockets in the XML to those of the new vDisks, which are beside the control socket.
-    fn sockets(&self, old: &BTreeMap<String, PathBuf>, vdisks: &[(String, String)]) -> BTreeMap<PathBuf, PathBuf> {
+    fn sockets(
+        &self,
+        old: &BTreeMap<String, PathBuf>,
+        vdisks: &[(String, String)],
+    ) -> BTreeMap<PathBuf, PathBuf> {
         let mut sockets = BTreeMap::new();
         for (from, to) in vdisks {
             let new = self.run.join(format!("{to}.sock"));
@@ -231,7 +251,10 @@ mod tests {
         let two = [disk("vda", "web"), disk("vdb", "db")];
         assert_eq!(
             new_names(&two, "b"),
-            [("web".into(), "b-vda".into()), ("db".into(), "b-vdb".into())]
+            [
+                ("web".into(), "b-vda".into()),
+                ("db".into(), "b-vdb".into())
+            ]
         );
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -157,7 +157,10 @@ async fn watch_backend(orchestrator: Arc<Orchestrator>) {
                 Ok(())
             }
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", BACKEND_ANSWERS.as_millis())),
+            Err(_) => Err(format!(
+                "no answer within {} ms",
+                BACKEND_ANSWERS.as_millis()
+            )),
         };
         if orchestrator.links.backend(answer) {
             // What waited for it goes on.
@@ -171,7 +174,10 @@ async fn watch_backend(orchestrator: Arc<Orchestrator>) {
 async fn watch_libvirt(orchestrator: Arc<Orchestrator>) {
     loop {
         let answer = orchestrator.ask(|h: &dyn Hypervisor| h.connect()).await;
-        if orchestrator.links.libvirt(answer.map_err(|error| error.to_string())) {
+        if orchestrator
+            .links
+            .libvirt(answer.map_err(|error| error.to_string()))
+        {
             let orchestrator = orchestrator.clone();
             tokio::spawn(async move { orchestrator.look_at_all().await });
         }
@@ -187,12 +193,10 @@ async fn follow_events(orchestrator: Arc<Orchestrator>, mut happened: UnboundedR
             event = happened.recv() => event,
             _ = all.tick() => Some(Event::Connection),
         };
-        let (orchestrator, noticed) = (orchestrator.clone(), Instant::now());
         match event {
-            Some(Event::Changed(uuid)) => {
-                tokio::spawn(async move { orchestrator.look(uuid, noticed).await });
-            }
+            Some(Event::Changed(uuid)) => orchestrator.notice(uuid),
             Some(Event::Connection) => {
+                let orchestrator = orchestrator.clone();
                 tokio::spawn(async move { orchestrator.look_at_all().await });
             }
             None => return,

@@ -5,6 +5,7 @@
 use crate::hypervisor::{DomainInfo, DomainSnapshot, DomainState};
 use control_api::types::DomainDisk;
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// What is seen of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(crate) struct Seen {
     pub targets: HashSet<String>,
     /// Whether it has a job under way.
     pub busy: bool,
+    /// When libvirt said so.
+    pub idle: Instant,
     /// The snapshot that its present comes from, if it is not known yet: it has not run since that was begun.
     pub new: Option<DomainSnapshot>,
     /// What its metadata asks for.
@@ -63,7 +66,11 @@ pub(crate) fn decide(seen: &Seen) -> Option<Step> {
                 snapshot.name,
                 others.join(", "),
                 snapshot.name,
-                seen.disks.iter().map(|disk| disk.vdisk.as_str()).collect::<Vec<_>>().join(" "),
+                seen.disks
+                    .iter()
+                    .map(|disk| disk.vdisk.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" "),
             )),
         });
     }
@@ -89,6 +96,7 @@ mod tests {
             }],
             targets: ["vda".into(), "vdb".into()].into(),
             busy: false,
+            idle: Instant::now(),
             new: None,
             request: None,
         }
@@ -98,7 +106,6 @@ mod tests {
         DomainSnapshot {
             name: "a".into(),
             created: 1,
-            current: true,
             memory: None,
             manual: manual.iter().map(|&target| target.to_owned()).collect(),
         }
@@ -115,7 +122,10 @@ mod tests {
         seen.busy = false;
         seen.new = Some(snapshot(&["vda", "vdb"]));
         let step = decide(&seen);
-        assert!(matches!(&step, Some(Step::NotOursAlone(why)) if why.contains("vdb")), "{step:?}");
+        assert!(
+            matches!(&step, Some(Step::NotOursAlone(why)) if why.contains("vdb")),
+            "{step:?}"
+        );
         seen.new = Some(snapshot(&[]));
         assert_eq!(decide(&seen), None);
         seen.new = Some(snapshot(&["vda"]));

@@ -51,11 +51,19 @@ impl Orchestrator {
                 "domain {} has no shared memory, and is gone when it stops: it can't have a vDisk",
                 info.name
             );
-            return Err(Trouble::refuse(ErrorKind::Refused, text, "start it anew with shared memory: firn vdisk xml shows the element"));
+            return Err(Trouble::refuse(
+                ErrorKind::Refused,
+                text,
+                "start it anew with shared memory: firn vdisk xml shows the element",
+            ));
         }
         let prepared = match &texts.persistent {
             Some(text) => prepare(text, request.boot).map_err(|error| {
-                Trouble::refuse(ErrorKind::Refused, format!("domain {}: {error}", info.name), "")
+                Trouble::refuse(
+                    ErrorKind::Refused,
+                    format!("domain {}: {error}", info.name),
+                    "",
+                )
             })?,
             None => None,
         };
@@ -95,7 +103,11 @@ impl Orchestrator {
         if scope.live {
             record(&mut backend, &request.vdisk, &info, Use::Running, None).await?;
         }
-        log::info!("domain {}: vDisk {} attached as {target}", info.name, request.vdisk);
+        log::info!(
+            "domain {}: vDisk {} attached as {target}",
+            info.name,
+            request.vdisk
+        );
         Ok(DiskChanged {
             domain: info.name.clone(),
             vdisk: request.vdisk.clone(),
@@ -107,7 +119,11 @@ impl Orchestrator {
     }
 
     /// Detaches a vDisk, from the running domain and from what it is at its next start.
-    pub(super) async fn detach(self: &Arc<Self>, domain: &str, vdisk: &str) -> Outcome<DiskChanged> {
+    pub(super) async fn detach(
+        self: &Arc<Self>,
+        domain: &str,
+        vdisk: &str,
+    ) -> Outcome<DiskChanged> {
         check_name(vdisk).map_err(|error| Trouble::Asked(error.into()))?;
         let (info, _) = self.find(domain).await?;
         let _one = self.claim(info.uuid).await;
@@ -121,7 +137,11 @@ impl Orchestrator {
         let lasting = texts.persistent.as_deref().and_then(of);
         let Some(found) = live.clone().or(lasting.clone()) else {
             let text = format!("domain {} has no vDisk {vdisk}", info.name);
-            return Err(Trouble::refuse(ErrorKind::NotFound, text, "firn vm status tells which it has"));
+            return Err(Trouble::refuse(
+                ErrorKind::NotFound,
+                text,
+                "firn vm status tells which it has",
+            ));
         };
         let mut backend = self.backend().await?;
         let socket = self.run.join(format!("{vdisk}.sock")).display().to_string();
@@ -201,7 +221,10 @@ impl Orchestrator {
                 Some(user) if user.state == Use::Running => format!("domain {}", user.name),
                 _ => format!("process {}", by.pid),
             };
-            let text = format!("vDisk {} is in use by {whose}: a vDisk has one user", vdisk.name);
+            let text = format!(
+                "vDisk {} is in use by {whose}: a vDisk has one user",
+                vdisk.name
+            );
             return Err(Trouble::refuse(
                 ErrorKind::Busy,
                 text,
@@ -213,7 +236,11 @@ impl Orchestrator {
             None => Ok(read::free_target(&taken)),
             Some(target) if taken.contains(target) => {
                 let text = format!("domain {} has a disk {target} already", texts.info.name);
-                Err(Trouble::refuse(ErrorKind::AlreadyExists, text, "choose another target, or none"))
+                Err(Trouble::refuse(
+                    ErrorKind::AlreadyExists,
+                    text,
+                    "choose another target, or none",
+                ))
             }
             Some(target) => Ok(target.clone()),
         }

@@ -39,8 +39,11 @@ impl Orchestrator {
                 }
             }
             let uuid = info.uuid;
-            if self.ask(move |h| h.domain(uuid)).await?.state == DomainState::PausedForSnapshot {
-                // The last one may wait for us still.
+            let under_way = self.ask(move |h| {
+                Ok(h.domain(uuid)?.state == DomainState::PausedForSnapshot || h.is_busy(uuid)?)
+            });
+            if under_way.await? {
+                // The last one may be about to wait for us, or does. libvirt lists it from its beginning on.
                 now.retain(|created| before.contains(created));
             }
             self.note_known(info.uuid, &before, now)?;
@@ -66,13 +69,17 @@ impl Orchestrator {
         holder: Holder,
     ) -> Outcome<()> {
         let (vdisk, name) = (snapshot.vdisk.as_str(), snapshot.name.as_str());
-        let released = backend.release_snapshot(vdisk, name, &holder.to_name()).await;
+        let released = backend
+            .release_snapshot(vdisk, name, &holder.to_name())
+            .await;
         match released.map_err(Trouble::from) {
             Err(trouble) if trouble.kind() != Some(ErrorKind::NotFound) => return Err(trouble),
             _ => {}
         }
         if self.policy_of(holder.domain).await?.keeps_deleted() {
-            log::info!("snapshot {name} of vDisk {vdisk}: libvirt has deleted its own; this one is kept");
+            log::info!(
+                "snapshot {name} of vDisk {vdisk}: libvirt has deleted its own; this one is kept"
+            );
             return Ok(());
         }
         let request = DeleteSnapshots {
@@ -80,10 +87,16 @@ impl Orchestrator {
             // Clones may lie over it.
             defer: true,
         };
-        match backend.delete_snapshots(vdisk, &request).await.map_err(Trouble::from) {
+        match backend
+            .delete_snapshots(vdisk, &request)
+            .await
+            .map_err(Trouble::from)
+        {
             Ok(_) => log::info!("snapshot {name} of vDisk {vdisk}: deleted, as libvirt's own"),
             // Others hold it: it is theirs now.
-            Err(trouble) => log::info!("snapshot {name} of vDisk {vdisk}: libvirt has deleted its own; this one stays: {trouble}"),
+            Err(trouble) => log::info!(
+                "snapshot {name} of vDisk {vdisk}: libvirt has deleted its own; this one stays: {trouble}"
+            ),
         }
         Ok(())
     }

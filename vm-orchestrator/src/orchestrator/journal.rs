@@ -106,7 +106,8 @@ impl Journal {
 
     /// Begins work: it is durable when this returns.
     pub fn begin(&self, work: &Work) -> Result<u64, Trouble> {
-        let bytes = serde_json::to_vec(work).map_err(|error| Trouble::Journal(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec(work).map_err(|error| Trouble::Journal(error.to_string()))?;
         let begun = self.change(|table| {
             let last = table.last()?.map_or(0, |(key, _)| key.value());
             table.insert(last + 1, bytes.as_slice())?;
@@ -117,7 +118,8 @@ impl Journal {
 
     /// Notes how far it is.
     pub fn note(&self, number: u64, work: &Work) -> Result<(), Trouble> {
-        let bytes = serde_json::to_vec(work).map_err(|error| Trouble::Journal(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec(work).map_err(|error| Trouble::Journal(error.to_string()))?;
         let noted = self.change(|table| table.insert(number, bytes.as_slice()).map(drop));
         noted.map_err(Trouble::journal)
     }
@@ -138,7 +140,10 @@ impl Journal {
                 let (key, value) = row?;
                 match serde_json::from_slice(value.value()) {
                     Ok(work) => all.push((key.value(), work)),
-                    Err(error) => log::error!("entry {} of the journal can't be read: {error}", key.value()),
+                    Err(error) => log::error!(
+                        "entry {} of the journal can't be read: {error}",
+                        key.value()
+                    ),
                 }
             }
             Ok(all)
@@ -222,7 +227,10 @@ mod tests {
         work.begun = 8;
         journal.note(second, &work).unwrap();
         let taken = Journal::open(dir.path()).unwrap_err();
-        assert!(taken.to_string().contains("another orchestrator"), "{taken}");
+        assert!(
+            taken.to_string().contains("another orchestrator"),
+            "{taken}"
+        );
         drop(journal);
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.all().unwrap(), [(second, work)]);

@@ -39,7 +39,9 @@ impl Links {
             since: now(),
             error: Some("not asked yet".into()),
         };
-        let of = |link: &Mutex<Option<Link>>, place| link.lock().clone().unwrap_or_else(|| unknown(place));
+        let of = |link: &Mutex<Option<Link>>, place| {
+            link.lock().clone().unwrap_or_else(|| unknown(place))
+        };
         (
             of(&self.libvirt, &self.places[0]),
             of(&self.backend, &self.places[1]),

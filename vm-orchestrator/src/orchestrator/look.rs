@@ -9,23 +9,44 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Between two looks at a domain whose snapshot libvirt is still at.
-const AGAIN: Duration = Duration::from_millis(10);
+/// Between two looks at a domain whose snapshot libvirt is still at, after something has happened: it may be about to end.
+const AGAIN: Duration = Duration::from_millis(4);
 /// Longest pause between these.
-const AGAIN_MAX: Duration = Duration::from_millis(250);
+const AGAIN_MAX: Duration = Duration::from_millis(20);
+
+/// What comes after a look.
+enum Next {
+    /// Nothing.
+    Done,
+    /// Another one at once: something was done.
+    Again,
+    /// Another one when libvirt is done.
+    WhenIdle,
+}
 
 impl Orchestrator {
-    /// Looks at a domain, and does what is to be done. `noticed`: when it became worth it.
-    pub(super) async fn look(self: &Arc<Self>, uuid: Uuid, noticed: Instant) {
+    /// Something has happened to a domain: it is looked at, unless somebody is about to.
+    pub(super) fn notice(self: &Arc<Self>, uuid: Uuid) {
+        if self.attention(uuid).notice() {
+            let orchestrator = self.clone();
+            tokio::spawn(async move { orchestrator.look(uuid).await });
+        }
+    }
+
+    /// Looks at a domain, and does what is to be done.
+    pub(super) async fn look(self: &Arc<Self>, uuid: Uuid) {
         let _one = self.claim(uuid).await;
-        let mut pause = AGAIN;
+        let attention = self.attention(uuid);
+        attention.looks();
+        let mut late = Duration::ZERO;
         loop {
-            match self.look_once(uuid, noticed).await {
-                Ok(true) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(AGAIN_MAX);
-                }
-                Ok(false) => return,
+            match self.look_once(uuid, late).await {
+                Ok(Next::Done) => return,
+                Ok(Next::Again) => {}
+                Ok(Next::WhenIdle) => match self.idle(uuid).await {
+                    Ok(slept) => late = slept,
+                    Err(_) => return,
+                },
                 Err(Trouble::Hypervisor(HypervisorError::NoDomain(_))) => {
                     self.problems.lock().remove(&uuid);
                     return;
@@ -42,19 +63,40 @@ impl Orchestrator {
         }
     }
 
-    /// Whether another look is worth it in a moment.
-    async fn look_once(self: &Arc<Self>, uuid: Uuid, noticed: Instant) -> Outcome<bool> {
+    /// Waits until libvirt is done with what it does to a paused domain. That may have been so much before it is seen.
+    async fn idle(&self, uuid: Uuid) -> Outcome<Duration> {
+        let attention = self.attention(uuid);
+        let (mut pause, mut slept) = (AGAIN, Duration::ZERO);
+        loop {
+            let busy = self.ask(move |h| {
+                Ok(h.domain(uuid)?.state == DomainState::PausedForSnapshot && h.is_busy(uuid)?)
+            });
+            if !busy.await? {
+                return Ok(slept);
+            }
+            let sleeps = Instant::now();
+            let rang = attention.pause(pause).await;
+            slept = sleeps.elapsed();
+            pause = match rang {
+                true => AGAIN,
+                false => (pause * 2).min(AGAIN_MAX),
+            };
+        }
+    }
+
+    /// Looks, and does what is to be done. `late`: so long before it may have become worth it.
+    async fn look_once(self: &Arc<Self>, uuid: Uuid, late: Duration) -> Outcome<Next> {
         let seen = self.see(uuid).await?;
         match decide(&seen) {
-            Some(Step::LookAgain) => return Ok(true),
+            Some(Step::LookAgain) => return Ok(Next::WhenIdle),
             Some(Step::Checkpoint(snapshot)) => {
-                self.checkpoint(&seen, &snapshot, noticed).await?;
-                return Ok(true);
+                self.checkpoint(&seen, &snapshot, late).await?;
+                return Ok(Next::Again);
             }
             Some(Step::NotOursAlone(why)) => self.problem(&seen.info, Some(why)),
             Some(Step::Request(request)) => {
                 self.fulfil(&seen, &request).await?;
-                return Ok(true);
+                return Ok(Next::Again);
             }
             None => {
                 self.problem(&seen.info, None);
@@ -63,7 +105,7 @@ impl Orchestrator {
                 self.follow_policy(&seen).await?;
             }
         }
-        Ok(false)
+        Ok(Next::Done)
     }
 
     async fn see(&self, uuid: Uuid) -> Outcome<Seen> {
@@ -74,11 +116,15 @@ impl Orchestrator {
             let xml = h.xml(uuid, Description::Current)?;
             let paused = info.state == DomainState::PausedForSnapshot;
             let busy = paused && h.is_busy(uuid)?;
+            let idle = Instant::now();
             let new = match paused && !busy {
-                true => h.snapshots(uuid)?.into_iter().find(|s| s.current && !known.contains(&s.created)),
+                true => h
+                    .current_snapshot(uuid)?
+                    .filter(|s| !known.contains(&s.created)),
                 false => None,
             };
             Ok(Seen {
+                idle,
                 disks: read::vdisks(&xml, &run),
                 targets: read::targets(&xml),
                 busy,
@@ -92,7 +138,6 @@ impl Orchestrator {
 
     /// Looks at all domains.
     pub(super) async fn look_at_all(self: &Arc<Self>) {
-        let noticed = Instant::now();
         let domains = match self.ask(|h| h.domains()).await {
             Ok(domains) => domains,
             Err(trouble) => {
@@ -101,7 +146,9 @@ impl Orchestrator {
             }
         };
         for domain in &domains {
-            self.look(domain.uuid, noticed).await;
+            if self.attention(domain.uuid).notice() {
+                self.look(domain.uuid).await;
+            }
         }
         if let Err(trouble) = self.forget(&domains).await {
             log::debug!("what libvirt has deleted: {trouble}");

@@ -83,7 +83,10 @@ impl Policy {
         let document = parse(element)?;
         let root = document.root_element();
         if root.tag_name().name() != "policy" {
-            return Err(format!("<{}> where <policy> should be", root.tag_name().name()));
+            return Err(format!(
+                "<{}> where <policy> should be",
+                root.tag_name().name()
+            ));
         }
         only(root, &["keep-deleted"], &["schedule"])?;
         let mut policy = Policy {
@@ -132,7 +135,9 @@ fn schedule(node: Node<'_, '_>) -> Result<Scheduled, String> {
         monthly: monthly?,
     };
     if keep == Keep::default() {
-        return Err(format!("schedule {name} keeps nothing: give it keep-last='24', say"));
+        return Err(format!(
+            "schedule {name} keeps nothing: give it keep-last='24', say"
+        ));
     }
     Ok(Scheduled {
         name: name.to_owned(),
@@ -266,14 +271,32 @@ mod tests {
         .unwrap();
         assert!(policy.keeps_deleted());
         let schedule = &policy.schedules[0];
-        assert_eq!((schedule.name.as_str(), schedule.every_seconds), ("hourly", 3600));
+        assert_eq!(
+            (schedule.name.as_str(), schedule.every_seconds),
+            ("hourly", 3600)
+        );
         assert_eq!((schedule.keep.hourly, schedule.keep.daily), (24, 7));
         for (bad, why) in [
-            ("<policy><schedule name='a' every='1h'/></policy>", "keeps nothing"),
-            ("<policy><schedule name='a' keep-last='1'/></policy>", "needs every"),
-            ("<policy><schedule name='a' every='x' keep-last='1'/></policy>", "x"),
-            ("<policy><schedule name='a' every='1h' keep-last='x'/></policy>", "no number"),
-            ("<policy><schedule name='aaaaaaaaaaaaaaaaaaaaaaaaa' every='1h' keep-last='1'/></policy>", "more than"),
+            (
+                "<policy><schedule name='a' every='1h'/></policy>",
+                "keeps nothing",
+            ),
+            (
+                "<policy><schedule name='a' keep-last='1'/></policy>",
+                "needs every",
+            ),
+            (
+                "<policy><schedule name='a' every='x' keep-last='1'/></policy>",
+                "x",
+            ),
+            (
+                "<policy><schedule name='a' every='1h' keep-last='x'/></policy>",
+                "no number",
+            ),
+            (
+                "<policy><schedule name='aaaaaaaaaaaaaaaaaaaaaaaaa' every='1h' keep-last='1'/></policy>",
+                "more than",
+            ),
             (
                 "<policy><schedule name='a' every='1h' keep-last='1'/><schedule name='a' every='1h' keep-last='1'/></policy>",
                 "twice",

@@ -25,12 +25,17 @@ const BOUNDS: [f64; 10] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0, 3
 impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("firn_orchestrator");
-        let (libvirt_up, backend_up, tasks) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let (libvirt_up, backend_up, tasks) =
+            (Gauge::default(), Gauge::default(), Gauge::default());
         let checkpoints = Histogram::new(BOUNDS);
         let checkpoints_failed = Counter::default();
         let quiesced = Histogram::new(BOUNDS);
         registry.register("libvirt_up", "Whether libvirt answers", libvirt_up.clone());
-        registry.register("backend_up", "Whether the backend answers", backend_up.clone());
+        registry.register(
+            "backend_up",
+            "Whether the backend answers",
+            backend_up.clone(),
+        );
         registry.register(
             "tasks",
             "Work of several steps that is under way, or waits",
@@ -84,7 +89,9 @@ impl Orchestrator {
         self.metrics.libvirt_up.set(libvirt.up.into());
         self.metrics.backend_up.set(backend.up.into());
         let tasks = self.journal.all().map_or(0, |all| all.len());
-        self.metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        self.metrics
+            .tasks
+            .set(i64::try_from(tasks).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = encode(&mut text, &self.metrics.registry);

@@ -17,6 +17,7 @@
 //! first moment on, so that a second look finds it ([`checkpoint`]).
 
 mod api;
+mod attention;
 mod checkpoint;
 mod clone;
 mod daemon;
@@ -43,6 +44,7 @@ pub use trouble::Trouble;
 
 use crate::domain::read;
 use crate::hypervisor::{Description, DomainInfo, Hypervisor, HypervisorError};
+use attention::Attention;
 use control_api::types::DomainDisk;
 use control_api::{Client, ErrorKind};
 use journal::Journal;
@@ -67,8 +69,8 @@ pub struct Orchestrator {
     links: Links,
     metrics: Metrics,
     started: Instant,
-    /// Who does something to a domain holds its lock.
-    claims: Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who does something to which domain, and which are to be looked at.
+    attention: Mutex<HashMap<Uuid, Arc<Attention>>>,
     /// What is wrong with domains.
     problems: Mutex<HashMap<Uuid, String>>,
     /// The policies that are followed, by what they were made of.
@@ -86,7 +88,7 @@ impl Orchestrator {
             journal,
             metrics: Metrics::new(),
             started: Instant::now(),
-            claims: Mutex::default(),
+            attention: Mutex::default(),
             problems: Mutex::default(),
             policies: Mutex::default(),
             waits: Mutex::default(),
@@ -114,14 +116,16 @@ impl Orchestrator {
 
     /// Keeps others from doing something to a domain.
     async fn claim(&self, uuid: Uuid) -> OwnedMutexGuard<()> {
-        let lock = self.claims.lock().entry(uuid).or_default().clone();
-        lock.lock_owned().await
+        self.attention(uuid).claim.clone().lock_owned().await
     }
 
     /// The same, if nobody does.
     fn try_claim(&self, uuid: Uuid) -> Option<OwnedMutexGuard<()>> {
-        let lock = self.claims.lock().entry(uuid).or_default().clone();
-        lock.try_lock_owned().ok()
+        self.attention(uuid).claim.clone().try_lock_owned().ok()
+    }
+
+    fn attention(&self, uuid: Uuid) -> Arc<Attention> {
+        self.attention.lock().entry(uuid).or_default().clone()
     }
 
     /// A domain by its name, and its disks that are vDisks as it is now.

@@ -72,7 +72,11 @@ impl Orchestrator {
         let vdisks = names(&seen.disks);
         let wanted: Vec<CreateSchedule> = match vdisks.is_empty() {
             true => Vec::new(),
-            false => policy.schedules.iter().map(|s| wanted(s, &prefix, &vdisks)).collect(),
+            false => policy
+                .schedules
+                .iter()
+                .map(|s| wanted(s, &prefix, &vdisks))
+                .collect(),
         };
         let (remove, add) = difference(&there, &wanted);
         for name in &remove {
@@ -80,7 +84,12 @@ impl Orchestrator {
         }
         for request in &add {
             backend.create_schedule(request).await?;
-            log::info!("domain {}: schedule {} every {} s", seen.info.name, request.name, request.every_seconds);
+            log::info!(
+                "domain {}: schedule {} every {} s",
+                seen.info.name,
+                request.name,
+                request.every_seconds
+            );
         }
         Ok(!remove.is_empty() || !add.is_empty())
     }
@@ -120,7 +129,10 @@ mod tests {
 
     #[test]
     fn what_differs_is_made_anew() {
-        let keep = Keep { last: 3, ..Keep::default() };
+        let keep = Keep {
+            last: 3,
+            ..Keep::default()
+        };
         let want = |name: &str, every_seconds| CreateSchedule {
             name: name.into(),
             vdisks: vec!["a".into()],

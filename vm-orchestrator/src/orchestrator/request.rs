@@ -25,7 +25,10 @@ impl Orchestrator {
                 }
             }
             Err(why) => {
-                log::error!("domain {}: {REQUEST} in its metadata: {why}", seen.info.name);
+                log::error!(
+                    "domain {}: {REQUEST} in its metadata: {why}",
+                    seen.info.name
+                );
                 let error = Trouble::refuse(ErrorKind::Invalid, why, "").answer();
                 Said::failed("request", "", &error)
             }

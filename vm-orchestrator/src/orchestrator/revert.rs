@@ -13,6 +13,7 @@
 
 use super::checkpoint::Holder;
 use super::journal::{Kind, Revert, Work};
+use super::unfinished::still_going;
 use super::{Orchestrator, Outcome, Trouble, names, now};
 use crate::hypervisor::{DomainInfo, DomainSnapshot, DomainState};
 use control_api::types::{DomainDisk, DomainReverted, RevertDomain, RevertVDisk};
@@ -51,7 +52,7 @@ impl Orchestrator {
             }),
         };
         let number = self.journal.begin(&work)?;
-        self.go_on_reverting(number, work).await
+        still_going(self.go_on_reverting(number, work).await)
     }
 
     /// Does what is left of it. Whoever calls it has claimed the domain.
@@ -93,7 +94,11 @@ impl Orchestrator {
             "domain {}: back at snapshot {}{}",
             work.domain,
             revert.snapshot,
-            if revert.memory.is_some() { ", with its memory" } else { "" }
+            if revert.memory.is_some() {
+                ", with its memory"
+            } else {
+                ""
+            }
         );
         Ok(DomainReverted {
             domain: work.domain,
@@ -132,14 +137,21 @@ impl Orchestrator {
         for disk in disks {
             let snapshot = backend.snapshot(&disk.vdisk, &request.snapshot).await?;
             if let Some(saved) = saved {
-                let holder = Holder { domain: uuid, created: saved.created };
+                let holder = Holder {
+                    domain: uuid,
+                    created: saved.created,
+                };
                 same_instant(&snapshot.holds, holder, &disk.vdisk, &request.snapshot)?;
             }
             if let Some(keep) = &request.keep {
                 let there = backend.snapshot(&disk.vdisk, keep).await;
                 if there.is_ok() {
                     let text = format!("vDisk {} has a snapshot {keep} already", disk.vdisk);
-                    return Err(Trouble::refuse(ErrorKind::AlreadyExists, text, "choose another name for --keep"));
+                    return Err(Trouble::refuse(
+                        ErrorKind::AlreadyExists,
+                        text,
+                        "choose another name for --keep",
+                    ));
                 }
             }
         }
@@ -175,16 +187,15 @@ fn may_revert(info: &DomainInfo, request: &RevertDomain) -> Outcome<()> {
 }
 
 /// The memory image of libvirt's own snapshot.
-fn memory_of(
-    info: &DomainInfo,
-    saved: Option<&DomainSnapshot>,
-    name: &str,
-) -> Outcome<PathBuf> {
+fn memory_of(info: &DomainInfo, saved: Option<&DomainSnapshot>, name: &str) -> Outcome<PathBuf> {
     let memory = saved.and_then(|saved| saved.memory.clone());
     memory.ok_or_else(|| {
         Trouble::refuse(
             ErrorKind::NotFound,
-            format!("libvirt has no memory of domain {} at snapshot {name}", info.name),
+            format!(
+                "libvirt has no memory of domain {} at snapshot {name}",
+                info.name
+            ),
             "without --memory it is started anew; see virsh snapshot-list",
         )
     })
@@ -197,7 +208,9 @@ fn same_instant(holds: &[String], holder: Holder, vdisk: &str, name: &str) -> Ou
     }
     Err(Trouble::refuse(
         ErrorKind::Refused,
-        format!("snapshot {name} of vDisk {vdisk} is not of the instant at which libvirt has saved the memory"),
+        format!(
+            "snapshot {name} of vDisk {vdisk} is not of the instant at which libvirt has saved the memory"
+        ),
         "without --memory the domain is started anew from it",
     ))
 }

@@ -32,16 +32,25 @@ impl Orchestrator {
         name: &str,
         quiesce: bool,
     ) -> Outcome<DomainSnapshotTaken> {
-        let refuse = |text: String, hint: &str| Err(Trouble::refuse(ErrorKind::Refused, text, hint));
+        let refuse =
+            |text: String, hint: &str| Err(Trouble::refuse(ErrorKind::Refused, text, hint));
         if disks.is_empty() {
             return refuse(
-                format!("domain {} has no vDisk of {}", info.name, self.run.display()),
+                format!(
+                    "domain {} has no vDisk of {}",
+                    info.name,
+                    self.run.display()
+                ),
                 &format!("firn attach VDISK {}", info.name),
             );
         }
         if quiesce && info.state != DomainState::Running {
             return refuse(
-                format!("domain {} is {}: there is nobody to freeze its filesystems", info.name, info.state.as_str()),
+                format!(
+                    "domain {} is {}: there is nobody to freeze its filesystems",
+                    info.name,
+                    info.state.as_str()
+                ),
                 "without --quiesce it can be snapshotted: nothing writes to its vDisks now",
             );
         }
@@ -70,7 +79,10 @@ impl Orchestrator {
         };
         let number = self.journal.begin(&work)?;
         if !quiesce {
-            let created = backend.create_snapshot(&request).await.map_err(Trouble::from);
+            let created = backend
+                .create_snapshot(&request)
+                .await
+                .map_err(Trouble::from);
             // Whether it was taken is not known: the entry stays for the second look.
             if !created.as_ref().is_err_and(Trouble::passes) {
                 self.journal.end(number)?;
@@ -87,7 +99,10 @@ impl Orchestrator {
                     Ok(created) => created.map(drop).map_err(Trouble::from),
                     Err(_) => Err(Trouble::refuse(
                         ErrorKind::Unavailable,
-                        format!("the backend did not answer within {} s", FROZEN_MAX.as_secs()),
+                        format!(
+                            "the backend did not answer within {} s",
+                            FROZEN_MAX.as_secs()
+                        ),
                         "see its log",
                     )),
                 }
@@ -114,7 +129,9 @@ impl Orchestrator {
         match self.ask(move |h| h.thaw(uuid, AGENT)).await {
             Ok(()) => self.forget_wait(number),
             Err(trouble) => {
-                log::error!("domain {uuid}: its filesystems may be frozen, and can't be thawed: {trouble}; it is tried again");
+                log::error!(
+                    "domain {uuid}: its filesystems may be frozen, and can't be thawed: {trouble}; it is tried again"
+                );
                 self.waits.lock().insert(number, trouble.to_string());
                 return;
             }

@@ -1,7 +1,8 @@
 //! Work that was interrupted, by the end of this process or of those that it stands on: gone on with, as often as it takes.
 
 use super::journal::{Kind, Work};
-use super::{Orchestrator, Trouble};
+use super::{Orchestrator, Outcome, Trouble};
+use control_api::ErrorKind;
 use std::sync::Arc;
 
 impl Orchestrator {
@@ -11,14 +12,23 @@ impl Orchestrator {
             let domain = &work.domain;
             match &work.kind {
                 Kind::Snapshot { quiesce: true, .. } => {
-                    log::warn!("domain {domain}: its filesystems may be frozen, by a snapshot that was interrupted: they are thawed");
+                    log::warn!(
+                        "domain {domain}: its filesystems may be frozen, by a snapshot that was interrupted: they are thawed"
+                    );
                 }
                 Kind::Snapshot { .. } => {}
                 Kind::Revert(revert) => {
-                    log::warn!("domain {domain}: going back to snapshot {} was interrupted: it is gone on with", revert.snapshot);
+                    log::warn!(
+                        "domain {domain}: going back to snapshot {} was interrupted: it is gone on with",
+                        revert.snapshot
+                    );
                 }
                 Kind::Clone(clone) => {
-                    log::warn!("domain {}: its making from snapshot {} of domain {domain} was interrupted: it is gone on with", clone.name, clone.snapshot);
+                    log::warn!(
+                        "domain {}: its making from snapshot {} of domain {domain} was interrupted: it is gone on with",
+                        clone.name,
+                        clone.snapshot
+                    );
                 }
             }
         }
@@ -39,7 +49,10 @@ impl Orchestrator {
             let Some(_one) = self.try_claim(work.uuid) else {
                 continue;
             };
-            let still = self.journal.all().is_ok_and(|all| all.contains(&(number, work.clone())));
+            let still = self
+                .journal
+                .all()
+                .is_ok_and(|all| all.contains(&(number, work.clone())));
             if !still {
                 continue;
             }
@@ -47,7 +60,11 @@ impl Orchestrator {
                 let mut waits = self.waits.lock();
                 let text = trouble.to_string();
                 if waits.get(&number) != Some(&text) {
-                    log::error!("domain {}: {} does not go on: {text}", work.domain, work.what());
+                    log::error!(
+                        "domain {}: {} does not go on: {text}",
+                        work.domain,
+                        work.what()
+                    );
                 }
                 match trouble.passes() || matches!(work.kind, Kind::Snapshot { .. }) {
                     true => drop(waits.insert(number, text)),
@@ -65,6 +82,18 @@ impl Orchestrator {
             Kind::Clone(_) => self.go_on_cloning(number, work).await.map(drop),
         }
     }
+}
+
+/// For whoever has asked for work that is in the journal: it goes on by itself.
+pub(super) fn still_going<T>(done: Outcome<T>) -> Outcome<T> {
+    done.map_err(|trouble| match trouble.passes() {
+        true => Trouble::refuse(
+            ErrorKind::Unavailable,
+            format!("not done yet: {trouble}"),
+            "it goes on by itself as soon as that answers again: firn vm status tells",
+        ),
+        false => trouble,
+    })
 }
 
 impl Work {

@@ -84,9 +84,7 @@ impl Libvirt {
     ) -> Result<T> {
         let connection = self.connection()?;
         let told = |error| self.told(&connection, &uuid.to_string(), error);
-        let domain = connection
-            .lookup_domain_by_uuid(uuid)
-            .map_err(told)?;
+        let domain = connection.lookup_domain_by_uuid(uuid).map_err(told)?;
         act(&domain).map_err(told)
     }
 
@@ -101,6 +99,10 @@ impl Libvirt {
             _ => HypervisorError::Lost(error.message().to_owned()),
         }
     }
+}
+
+fn unreadable() -> HypervisorError {
+    HypervisorError::Refused("a snapshot's XML can't be read".into())
 }
 
 fn refused(error: Error) -> HypervisorError {
@@ -152,9 +154,8 @@ impl Hypervisor for Libvirt {
         self.with(uuid, |domain| {
             let mut all = Vec::new();
             for snapshot in domain.list_all_snapshots(0)? {
-                let current = snapshot.is_current(0).unwrap_or(false);
                 match snapshot.xml_desc(0) {
-                    Ok(xml) => all.push(read_snapshot(&xml, current)),
+                    Ok(xml) => all.push(read_snapshot(&xml)),
                     // It has gone meanwhile.
                     Err(error) if error.code().is(ErrorNumber::NoDomainSnapshot) => {}
                     Err(error) => return Err(error),
@@ -165,7 +166,19 @@ impl Hypervisor for Libvirt {
         .into_iter()
         .collect::<Option<Vec<_>>>()
         // Whoever takes it for gone would delete what belongs to it.
-        .ok_or_else(|| HypervisorError::Refused("a snapshot's XML can't be read".into()))
+        .ok_or_else(unreadable)
+    }
+
+    fn current_snapshot(&self, uuid: Uuid) -> Result<Option<DomainSnapshot>> {
+        let xml = self.with(uuid, |domain| match domain.current_snapshot(0) {
+            Ok(snapshot) => snapshot.xml_desc(0).map(Some),
+            Err(error) if error.code().is(ErrorNumber::NoDomainSnapshot) => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        match xml {
+            Some(xml) => read_snapshot(&xml).map(Some).ok_or_else(unreadable),
+            None => Ok(None),
+        }
     }
 
     fn is_busy(&self, uuid: Uuid) -> Result<bool> {
@@ -298,9 +311,7 @@ fn info(domain: &Domain) -> std::result::Result<DomainInfo, Error> {
     })
 }
 
-fn state(
-    (state, reason): (domain::DomainStateEnum, domain::DomainStateReasonEnum),
-) -> DomainState {
+fn state((state, reason): (domain::DomainStateEnum, domain::DomainStateReasonEnum)) -> DomainState {
     use domain::DomainState as Of;
     match (state, reason) {
         (Enum::Known(Of::Shutoff | Of::NoState), _) => DomainState::Off,
@@ -318,7 +329,7 @@ fn state(
 }
 
 /// Reads a `<domainsnapshot>`.
-fn read_snapshot(xml: &str, current: bool) -> Option<DomainSnapshot> {
+fn read_snapshot(xml: &str) -> Option<DomainSnapshot> {
     let document = Document::parse(xml).ok()?;
     let root = document.root_element();
     let child = |name: &str| root.children().find(|node| node.has_tag_name(name));
@@ -331,7 +342,6 @@ fn read_snapshot(xml: &str, current: bool) -> Option<DomainSnapshot> {
     Some(DomainSnapshot {
         name: text("name")?.to_owned(),
         created: text("creationTime")?.parse().ok()?,
-        current,
         memory: memory
             .and_then(|node| node.attribute("file"))
             .map(Into::into),
@@ -348,13 +358,17 @@ mod tests {
         let xml = "<domainsnapshot><name>a b</name><state>running</state><creationTime>1700000000</creationTime>\
             <memory snapshot='external' file='/x/a'/><disks><disk name='vda' snapshot='manual'/>\
             <disk name='vdb' snapshot='no'/></disks><domain><name>web</name></domain></domainsnapshot>";
-        let snapshot = read_snapshot(xml, true).unwrap();
+        let snapshot = read_snapshot(xml).unwrap();
         assert_eq!(snapshot.name, "a b");
         assert_eq!(snapshot.created, 1_700_000_000);
         assert_eq!(snapshot.memory.as_deref(), Some(Path::new("/x/a")));
         assert_eq!(snapshot.manual, ["vda"]);
-        for bad in ["", "<domainsnapshot/>", "<domainsnapshot><name>a</name></domainsnapshot>"] {
-            assert_eq!(read_snapshot(bad, false), None);
+        for bad in [
+            "",
+            "<domainsnapshot/>",
+            "<domainsnapshot><name>a</name></domainsnapshot>",
+        ] {
+            assert_eq!(read_snapshot(bad), None);
         }
     }
 }
