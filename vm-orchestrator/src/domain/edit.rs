@@ -88,6 +88,14 @@ pub(crate) fn boots_later(text: &str) -> Result<String, EditError> {
     Ok(apply(text, edits))
 }
 
+/// The same domain with one more device.
+pub(crate) fn with_device(text: &str, element: &str) -> Result<String, EditError> {
+    let document = parse(text)?;
+    let devices = child(document.root_element(), "devices");
+    let devices = devices.ok_or_else(|| EditError::Xml("it has no devices".into()))?;
+    Ok(apply(text, vec![inside(text, devices, element)]))
+}
+
 /// Another domain that is the same but for its identity and its vDisks. `vdisks`: from the sockets of the old ones to those of the new.
 pub(crate) fn cloned(
     text: &str,
@@ -229,6 +237,22 @@ mod tests {
             boots_later(text).unwrap(),
             "<domain><os><type>hvm</type></os><devices><disk><boot order='2'/></disk><interface/></devices></domain>"
         );
+    }
+
+    #[test]
+    fn one_more_device() {
+        for (before, after) in [
+            (
+                "<domain><devices/></domain>",
+                "<domain><devices><disk/></devices></domain>",
+            ),
+            (
+                "<domain><devices><x/></devices></domain>",
+                "<domain><devices><x/><disk/></devices></domain>",
+            ),
+        ] {
+            assert_eq!(with_device(before, "<disk/>").unwrap(), after);
+        }
     }
 
     const WEB: &str = "<domain type='kvm'><name>web</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid><genid>1</genid>\

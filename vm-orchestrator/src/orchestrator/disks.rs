@@ -57,16 +57,6 @@ impl Orchestrator {
                 "start it anew with shared memory: firn vdisk xml shows the element",
             ));
         }
-        let prepared = match &texts.persistent {
-            Some(text) => prepare(text, request.boot).map_err(|error| {
-                Trouble::refuse(
-                    ErrorKind::Refused,
-                    format!("domain {}: {error}", info.name),
-                    "",
-                )
-            })?,
-            None => None,
-        };
         let queues = request.queues.or_else(|| {
             // QEMU's own choice is one for each virtual processor, whatever the backend can do.
             (read::vcpus(&texts.current) > u32::from(QUEUES_MAX)).then_some(QUEUES_MAX)
@@ -80,23 +70,30 @@ impl Orchestrator {
             })
         };
         let (live, lasting) = (element(false), element(request.boot));
+        let prepared = match &texts.persistent {
+            Some(text) => prepare(text, request.boot, &lasting).map_err(|error| {
+                Trouble::refuse(
+                    ErrorKind::Refused,
+                    format!("domain {}: {error}", info.name),
+                    "",
+                )
+            })?,
+            None => None,
+        };
         let uuid = info.uuid;
-        self.ask(move |h| {
-            // Where both are asked for, libvirt looks at both before it does anything; what was changed by hand comes one by one.
-            if prepared.is_none() && live == lasting {
-                return h.attach(uuid, &live, scope);
-            }
-            let only = |live, persistent| Scope { live, persistent };
-            if scope.live {
-                h.attach(uuid, &live, only(true, false))?;
-            }
-            if scope.persistent {
-                if let Some(xml) = &prepared {
-                    h.define(xml)?;
+        self.ask(move |h| match prepared {
+            // libvirt looks at both before it does anything.
+            None => h.attach(uuid, &live, scope),
+            Some(xml) => {
+                if scope.live {
+                    let scope = Scope {
+                        persistent: false,
+                        ..scope
+                    };
+                    h.attach(uuid, &live, scope)?;
                 }
-                h.attach(uuid, &lasting, only(false, true))?;
+                h.define(&xml)
             }
-            Ok(())
         })
         .await
         .map_err(no_slot)?;
@@ -285,16 +282,20 @@ async fn record(
     Ok(backend.record_domain(vdisk, &request).await.map(drop)?)
 }
 
-/// The domain with what a vDisk needs, where that is missing.
-fn prepare(text: &str, boot: bool) -> Result<Option<String>, edit::EditError> {
-    let shared = match read::memory_is_shared(text) {
-        true => None,
-        false => Some(edit::with_shared_memory(text)?),
-    };
-    match boot {
-        false => Ok(shared),
-        true => edit::boots_later(shared.as_deref().unwrap_or(text)).map(Some),
+/// The domain with the disk and what that needs, where that is more than the disk.
+fn prepare(text: &str, boot: bool, disk: &str) -> Result<Option<String>, edit::EditError> {
+    let shared = read::memory_is_shared(text);
+    if shared && !boot {
+        return Ok(None);
     }
+    let mut text = text.to_owned();
+    if !shared {
+        text = edit::with_shared_memory(&text)?;
+    }
+    if boot {
+        text = edit::boots_later(&text)?;
+    }
+    edit::with_device(&text, disk).map(Some)
 }
 
 /// What has to be known where it is not all done.
