@@ -83,9 +83,10 @@ async fn snapshot(
         let (info, _) = orchestrator.find(&domain).await?;
         let _one = orchestrator.claim(info.uuid).await;
         let (info, disks) = orchestrator.find(&domain).await?;
-        orchestrator
-            .snapshot(&info, &disks, &request.name, request.quiesce)
-            .await
+        let taken = orchestrator.snapshot(&info, &disks, &request.name, request.quiesce);
+        let taken = taken.await?;
+        orchestrator.end_snapshots(info.uuid)?;
+        Ok(taken)
     })
     .await
 }

@@ -4,7 +4,7 @@
 //! 2. The guest's agent freezes the filesystems.
 //! 3. The vDisks are snapshotted as one group.
 //! 4. They are thawed, whatever has become of 2 and 3; as often as it takes.
-//! 5. The journal's entry goes.
+//! 5. The journal's entry goes, when whoever has asked has got the answer.
 //!
 //! # Crash
 //! While there is an entry, thawing is tried again, by this process or the next one.
@@ -24,7 +24,8 @@ const AGENT: u16 = 20;
 const FROZEN_MAX: Duration = Duration::from_secs(10);
 
 impl Orchestrator {
-    /// Takes the snapshot. Whoever calls it has claimed the domain.
+    /// Takes the snapshot. Whoever calls it has claimed the domain, and ends the journal's entry when nobody will ask again
+    /// ([`Self::end_snapshots`]).
     pub(super) async fn snapshot(
         self: &Arc<Self>,
         info: &DomainInfo,
@@ -63,7 +64,6 @@ impl Orchestrator {
         if let Some(begun) = self.begun(info.uuid, name)? {
             // Interrupted after it was taken: the answer was lost.
             if self.is_there(&mut backend, &request, begun).await? {
-                self.end_snapshots(info.uuid)?;
                 return Ok(taken(info, request, 0, Duration::ZERO));
             }
             self.end_snapshots(info.uuid)?;
@@ -79,15 +79,8 @@ impl Orchestrator {
         };
         let number = self.journal.begin(&work)?;
         if !quiesce {
-            let created = backend
-                .create_snapshot(&request)
-                .await
-                .map_err(Trouble::from);
-            // Whether it was taken is not known: the entry stays for the second look.
-            if !created.as_ref().is_err_and(Trouble::passes) {
-                self.journal.end(number)?;
-            }
-            created?;
+            let created = backend.create_snapshot(&request).await;
+            self.unless_final(number, created.map_err(Trouble::from))?;
             return Ok(taken(info, request, 0, Duration::ZERO));
         }
         let (uuid, began) = (info.uuid, Instant::now());
@@ -109,7 +102,7 @@ impl Orchestrator {
             }
             Err(_) => Ok(()),
         };
-        self.thaw(number, uuid).await;
+        self.thaw(number, &work).await;
         let count = frozen.map_err(|trouble| match trouble {
             Trouble::Hypervisor(HypervisorError::Refused(why)) => Trouble::refuse(
                 ErrorKind::Refused,
@@ -117,27 +110,22 @@ impl Orchestrator {
                 "install qemu-guest-agent in the guest, and give the domain its channel (firn vdisk xml --domain shows it); or take it without --quiesce",
             ),
             other => other,
-        })?;
-        created?;
+        });
+        let count = self.unless_thawing(number, count)?;
+        self.unless_thawing(number, created)?;
         let frozen_for = began.elapsed();
         self.metrics.quiesced(frozen_for);
         Ok(taken(info, request, count, frozen_for))
     }
 
-    /// Thaws a domain's filesystems and ends the journal's entry; where that can't be done now, others go on trying.
-    async fn thaw(self: &Arc<Self>, number: u64, uuid: Uuid) {
-        match self.ask(move |h| h.thaw(uuid, AGENT)).await {
-            Ok(()) => self.forget_wait(number),
-            Err(trouble) => {
-                log::error!(
-                    "domain {uuid}: its filesystems may be frozen, and can't be thawed: {trouble}; it is tried again"
-                );
-                self.waits.lock().insert(number, trouble.to_string());
-                return;
-            }
-        }
-        if let Err(trouble) = self.journal.end(number) {
-            log::error!("{trouble}");
+    /// Thaws a domain's filesystems; where that can't be done now, others go on trying.
+    async fn thaw(self: &Arc<Self>, number: u64, work: &Work) {
+        if let Err(trouble) = self.thaw_again(number, work).await {
+            log::error!(
+                "domain {}: its filesystems may be frozen, and can't be thawed: {trouble}; it is tried again",
+                work.domain
+            );
+            self.waits.lock().insert(number, trouble.to_string());
         }
     }
 
@@ -151,15 +139,22 @@ impl Orchestrator {
         if state != DomainState::Off {
             // A guest that has frozen itself can't say so: this is harmless where nothing is frozen.
             self.ask(move |h| h.thaw(uuid, AGENT)).await?;
-            log::info!("domain {}: its filesystems are thawed", work.domain);
         }
         self.forget_wait(number);
-        // Whoever has asked by metadata asks again, and wants to know whether it was taken.
+        // Whoever has asked by metadata may ask again, and wants to know whether it was taken.
         let mut work = work.clone();
         if let Kind::Snapshot { quiesce, .. } = &mut work.kind {
             *quiesce = false;
         }
         self.journal.note(number, &work)
+    }
+
+    /// What does not pass ends the entry, unless there is something left to thaw.
+    fn unless_thawing<T>(&self, number: u64, done: Outcome<T>) -> Outcome<T> {
+        match self.waits.lock().contains_key(&number) {
+            true => done,
+            false => self.unless_final(number, done),
+        }
     }
 
     /// When a snapshot of this name was begun that did not end.
