@@ -75,23 +75,13 @@ fn the_template_of_a_domain_boots() -> TestResult {
         host.libvirt
             .virsh(&["define", &file.display().to_string()])?;
         host.libvirt.virsh(&["start", "guest"])?;
-        comes_up(&host, "guest")?;
+        let said = host.comes_up("guest")?;
+        assert!(said.contains("root on /dev/vda1"), "{said}");
         let xml = host.libvirt.virsh(&["dumpxml", "guest"])?;
         assert_eq!(xml.contains("<nvram"), !firmware.is_empty(), "{xml}");
         host.libvirt.virsh(&["destroy", "guest"])?;
         host.libvirt.virsh(&["undefine", "guest", "--nvram"])?;
     }
-    Ok(())
-}
-
-/// Waits until a domain's console says that Debian is up.
-fn comes_up(host: &Host, domain: &str) -> TestResult {
-    let began = Instant::now();
-    let console = host.libvirt.virsh(&["ttyconsole", domain])?;
-    let up = format!("grep -m 1 -a 'guest is up' < {}", console.trim());
-    let said = host.libvirt.must(&["bash", "-c", &up])?;
-    println!("up after {:.1} s", began.elapsed().as_secs_f32());
-    assert!(said.contains("root on /dev/vda1"), "{said}");
     Ok(())
 }
 

@@ -119,12 +119,7 @@ impl LibvirtHost {
 
     /// Runs a program that must succeed; what it prints.
     pub fn must(&self, line: &[&str]) -> io::Result<String> {
-        let output = self.run(line)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("{}: {said}", line.join(" "))));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        succeeded(line, self.run(line)?)
     }
 
     /// Runs a program that must fail; what it says.
@@ -136,13 +131,22 @@ impl LibvirtHost {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Like [`must`](Self::must), for what takes its time.
+    pub fn must_within(&self, limit: Duration, line: &[&str]) -> io::Result<String> {
+        succeeded(line, self.run_within(limit, line)?)
+    }
+
     fn run(&self, line: &[&str]) -> io::Result<Output> {
+        self.run_within(Duration::from_secs(60), line)
+    }
+
+    fn run_within(&self, limit: Duration, line: &[&str]) -> io::Result<Output> {
         let (program, args) = line
             .split_first()
             .ok_or_else(|| io::Error::other("no program"))?;
         // libvirt waits for ever where it waits.
         let mut command = self.command("timeout");
-        command.arg("60");
+        command.arg(limit.as_secs().to_string());
         match *program {
             "firn" => command.arg(&self.binaries.cli),
             other => command.arg(other),
@@ -197,6 +201,14 @@ impl LibvirtHost {
         }
         Ok(())
     }
+}
+
+fn succeeded(line: &[&str], output: Output) -> io::Result<String> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(io::Error::other(format!("{}: {said}", line.join(" "))));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Drop for LibvirtHost {
