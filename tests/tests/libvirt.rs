@@ -47,19 +47,17 @@ fn domains_wait_for_their_vdisks_and_leave_a_trace() -> TestResult {
     Ok(())
 }
 
-/// The domain that `firn vdisk xml` writes is one to libvirt, and Debian boots in it.
+/// The domain that `firn vdisk xml` writes is one to libvirt, and Debian boots in it, by BIOS and by UEFI.
 #[test]
 fn the_template_of_a_domain_boots() -> TestResult {
     let mut host = Host::start()?;
     host.serve()?;
-    let image = guest::image()?;
-    let import = ["vdisk", "import", &image.display().to_string(), "system"];
-    host.libvirt.must(&[&["firn"], &import[..]].concat())?;
+    let image = guest::image()?.display().to_string();
+    host.firn(&["vdisk", "import", &image, "system"])?;
     let file = host.libvirt.dir().join("template.xml");
     let template = |options: &[&str]| -> TestResult {
-        let xml = ["firn", "vdisk", "xml", "system", "--domain", "guest"];
-        let xml = host.libvirt.must(&[&xml[..], options].concat())?;
-        std::fs::write(&file, xml)?;
+        let xml = ["vdisk", "xml", "system", "--domain", "guest"];
+        std::fs::write(&file, host.firn(&[&xml[..], options].concat())?)?;
         let file = file.display().to_string();
         host.libvirt.must(&["virt-xml-validate", &file, "domain"])?;
         Ok(())
@@ -71,14 +69,19 @@ fn the_template_of_a_domain_boots() -> TestResult {
     ] {
         template(options)?;
     }
-    template(&["--emulated", "--memory", "512M", "--vcpus", "2"])?;
-    host.libvirt
-        .virsh(&["define", &file.display().to_string()])?;
-    host.libvirt.virsh(&["start", "guest"])?;
-    let console = host.libvirt.virsh(&["ttyconsole", "guest"])?;
-    let up = format!("grep -m 1 -a 'guest is up' < {}", console.trim());
-    let said = host.libvirt.must(&["bash", "-c", &up])?;
-    assert!(said.contains("root on /dev/vda1"), "{said}");
+    let small = ["--emulated", "--memory", "512M", "--vcpus", "2"];
+    for firmware in [&[][..], &["--uefi"]] {
+        template(&[&small[..], firmware].concat())?;
+        host.libvirt
+            .virsh(&["define", &file.display().to_string()])?;
+        host.libvirt.virsh(&["start", "guest"])?;
+        let said = host.comes_up("guest")?;
+        assert!(said.contains("root on /dev/vda1"), "{said}");
+        let xml = host.libvirt.virsh(&["dumpxml", "guest"])?;
+        assert_eq!(xml.contains("<nvram"), !firmware.is_empty(), "{xml}");
+        host.libvirt.virsh(&["destroy", "guest"])?;
+        host.libvirt.virsh(&["undefine", "guest", "--nvram"])?;
+    }
     Ok(())
 }
 

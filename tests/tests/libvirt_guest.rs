@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use firn_tests::guest;
@@ -21,6 +22,7 @@ const ATTACHED: usize = 20;
 
 #[test]
 fn disks_that_were_attached_are_frozen_and_have_a_clean_journal() -> TestResult {
+    let _turn = turn();
     let (host, mut guest) = with_guest(&["system"])?;
     let libvirt = &host.libvirt;
     for (number, letter) in (0..ATTACHED).zip('b'..) {
@@ -46,8 +48,15 @@ fn disks_that_were_attached_are_frozen_and_have_a_clean_journal() -> TestResult 
     )?;
     guest.await_guest_agent(libvirt)?;
     // Both are frozen, or not at all.
-    let virsh =
-        |command: &str| libvirt.must(&["virsh", "--connect", "qemu:///system", command, "guest"]);
+    let virsh = |command: &str| {
+        libvirt.must(&[
+            "/usr/bin/virsh",
+            "--connect",
+            "qemu:///system",
+            command,
+            "guest",
+        ])
+    };
     let vdisks = ["system", "data0"];
     host.firn(&[&["snapshot", "create", "running"], &vdisks[..]].concat())?;
     let froze = virsh("domfsfreeze")?;
@@ -74,6 +83,7 @@ fn disks_that_were_attached_are_frozen_and_have_a_clean_journal() -> TestResult 
 /// A guest that has a load which would notice: it goes on, memory and disk being of one instant, and stops where they are not.
 #[test]
 fn a_disk_of_another_instant_than_the_memory_is_noticed() -> TestResult {
+    let _turn = turn();
     let (host, mut guest) = with_guest(&["system", "data"])?;
     let libvirt = &host.libvirt;
     let program = guest.install(libvirt, Path::new(env!("CARGO_BIN_EXE_firn-guest-pattern")))?;
@@ -111,6 +121,37 @@ fn a_disk_of_another_instant_than_the_memory_is_noticed() -> TestResult {
     println!("{wrong}");
     assert!(wrong.to_string().contains("WRONG"), "{wrong}");
     Ok(())
+}
+
+/// The command line of docs/operations.md makes a domain that boots.
+#[test]
+fn virt_install_makes_a_domain_that_boots() -> TestResult {
+    let _turn = turn();
+    let mut host = FirnHost::start()?;
+    host.serve()?;
+    let image = guest::image()?.display().to_string();
+    host.firn(&["vdisk", "import", &image, "system"])?;
+    let operations = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let operations = fs::read_to_string(operations)?;
+    // As a reader copies it: an indented block, of which a shell joins the lines.
+    let from = operations
+        .find("    virt-install ")
+        .ok_or("no virt-install")?;
+    let block = operations[from..].lines();
+    let block = block.map_while(|line| line.strip_prefix("    "));
+    let line = block.collect::<Vec<_>>().join("\n");
+    // What a machine without KVM and without libvirt's network needs besides.
+    let line = format!("{line} --virt-type qemu --network none --noautoconsole");
+    host.libvirt.must(&["bash", "-c", &line])?;
+    let said = host.comes_up("shop")?;
+    assert!(said.contains("root on /dev/vda1"), "{said}");
+    Ok(())
+}
+
+/// One guest at a time: on TCG two would only make both slow, and their timeouts guesses.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until the load has read its whole disk so many times more; the step it is at.

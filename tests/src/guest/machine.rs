@@ -1,14 +1,11 @@
 //! One QEMU process, with its disks, consoles and control channels.
 
-use super::{Agent, Answer, Qmp, Ticket, WORRIES, accelerator, tail};
+use super::{Agent, Answer, BOOT, Qmp, Ticket, WORRIES, accelerator, tail};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Longest boot: through firmware and boot loader, on TCG, with other tests beside it.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What a machine is made of.
 #[derive(Debug, Clone)]
@@ -70,7 +67,7 @@ impl Machine {
 
     fn await_boot(&mut self) -> io::Result<()> {
         self.agent
-            .await_ready(BOOT_TIMEOUT)
+            .await_ready(BOOT)
             .map_err(|error| self.explain(&error))
     }
 

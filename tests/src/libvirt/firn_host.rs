@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::LibvirtHost;
+use crate::guest::BOOT;
 use crate::server::Binaries;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -170,5 +171,11 @@ impl FirnHost {
             }
             assert!(began.elapsed() < PROMPT, "{state}: {domain}");
         }
+    }
+    /// Waits until the console of a domain with a [`guest::image`](crate::guest::image) says that it is up, and returns that line.
+    pub fn comes_up(&self, domain: &str) -> Result<String> {
+        let console = self.libvirt.virsh(&["ttyconsole", domain])?;
+        let up = format!("grep -m 1 -a 'guest is up' < {}", console.trim());
+        Ok(self.libvirt.must_within(BOOT, &["bash", "-c", &up])?)
     }
 }

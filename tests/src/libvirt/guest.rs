@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::LibvirtHost;
-use crate::guest::{self, Agent, Answer, Ticket};
+use crate::guest::{self, Agent, Answer, BOOT, Ticket};
 
-/// Longest boot: through firmware and boot loader, on TCG, with other tests beside it.
-const BOOT: Duration = Duration::from_secs(180);
 /// Base64 in one argument of `virsh`; the kernel takes 128 KiB. A multiple of 4.
 const CHUNK: usize = 96 << 10;
 

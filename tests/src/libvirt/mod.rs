@@ -46,6 +46,9 @@ echo ready > "$0/ready"
 while sleep 1000; do :; done
 "#;
 
+/// How long a program may take that is not said to take longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// A host with libvirt, and with Firn's programs in the path.
 #[derive(Debug)]
 pub struct LibvirtHost {
@@ -123,12 +126,7 @@ impl LibvirtHost {
 
     /// Runs a program that must succeed; what it prints.
     pub fn must(&self, line: &[&str]) -> io::Result<String> {
-        let output = self.run(line)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("{}: {said}", line.join(" "))));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        succeeded(line, self.run(line)?)
     }
 
     /// Runs a program that must fail; what it says.
@@ -140,25 +138,30 @@ impl LibvirtHost {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Like [`must`](Self::must), for what takes its time.
+    pub fn must_within(&self, limit: Duration, line: &[&str]) -> io::Result<String> {
+        succeeded(line, self.limited(limit, line)?.output()?)
+    }
+
     /// Starts a program, whatever comes of it.
     pub fn start_program(&self, line: &[&str]) -> io::Result<Child> {
-        self.limited(line)?
+        self.limited(LIMIT, line)?
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
     }
 
     fn run(&self, line: &[&str]) -> io::Result<Output> {
-        self.limited(line)?.output()
+        self.limited(LIMIT, line)?.output()
     }
 
-    fn limited(&self, line: &[&str]) -> io::Result<Command> {
+    fn limited(&self, limit: Duration, line: &[&str]) -> io::Result<Command> {
         let (program, args) = line
             .split_first()
             .ok_or_else(|| io::Error::other("no program"))?;
         // libvirt waits for ever where it waits.
         let mut command = self.command("timeout");
-        command.arg("60");
+        command.arg(limit.as_secs().to_string());
         match *program {
             "firn" => command.arg(&self.binaries.cli),
             "virsh" => command.args(["virsh", "--quiet", "--connect", "qemu:///system"]),
@@ -215,6 +218,14 @@ impl LibvirtHost {
         }
         Ok(())
     }
+}
+
+fn succeeded(line: &[&str], output: Output) -> io::Result<String> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(io::Error::other(format!("{}: {said}", line.join(" "))));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Drop for LibvirtHost {
