@@ -1,6 +1,6 @@
 //! What the `virt` crate does not wrap: events, and the guest agent's freezing.
 //!
-//! This is an edge module: unsafe code stands here and in the other two only.
+//! An edge module: unsafe code stands here, in the store's `io` and in the backend's `memory` only.
 
 use super::Listener;
 use crate::hypervisor::Event;
