@@ -23,6 +23,7 @@ deb: setup ## the Debian package, in target/debian; installs cargo-deb when miss
 
 test: setup ## every test, those with a real guest and SIGKILLs included
 	@tests/guest/image >/dev/null
+	@packaging/deb --tools
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-fail-fast
 
@@ -47,7 +48,7 @@ lint: ## formatting, lints (warnings are errors), licences, scripts
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tests/setup/licences
-	@for script in .ci/run packaging/deb packaging/debian/p* fuzz/run tests/sanitizers tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh; do bash -n $$script || exit 1; done
+	@for script in .ci/run packaging/deb packaging/debian/p* fuzz/run tests/sanitizers tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh tests/src/host/boot.sh; do bash -n $$script || exit 1; done
 
 doc: ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

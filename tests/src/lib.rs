@@ -2,6 +2,7 @@
 //!
 //! * [`client`]: a user-space vhost-user-blk front end, as QEMU would be one, without a guest.
 //! * [`guest`]: QEMU with a real guest in it.
+//! * [`host`]: a host with a systemd of its own, where packages are installed.
 //! * [`libvirt`]: a host with a libvirtd of its own.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
@@ -12,6 +13,7 @@
 
 pub mod client;
 pub mod guest;
+pub mod host;
 pub mod libvirt;
 pub mod measure;
 pub mod pattern;
