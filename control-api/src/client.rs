@@ -3,12 +3,15 @@
 //! One [`Client`] is one connection: an import that was begun on it ends with it, and so does the reading of a snapshot. Requests go one after
 //! the other. Nothing is retried here: whether a repeated request is harmless is the caller's knowledge.
 
+mod orchestrator;
 mod snapshots;
 mod stats;
 
+pub use orchestrator::Orchestrator;
+
 use crate::limits::check_name;
 use crate::types::*;
-use crate::{DATA_MAX, control_socket};
+use crate::{DATA_MAX, ORCHESTRATOR_SOCKET, control_socket};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -32,7 +35,7 @@ const JSON_MAX: usize = 64 << 20;
 #[non_exhaustive]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("no backend is listening on {}", .socket.display())]
+    #[error("{} is not running: nobody listens on {}", program(.socket), .socket.display())]
     NotListening {
         /// The control socket.
         socket: PathBuf,
@@ -46,7 +49,7 @@ pub enum ClientError {
         socket: PathBuf,
     },
     /// The connection ended before the answer did.
-    #[error("the backend on {} went away: {source}", .socket.display())]
+    #[error("{} on {} went away: {source}", program(.socket), .socket.display())]
     Lost {
         /// The control socket.
         socket: PathBuf,
@@ -54,7 +57,7 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No answer within two minutes.
-    #[error("the backend on {} did not answer within {} s", .socket.display(), PATIENCE.as_secs())]
+    #[error("{} on {} did not answer within {} s", program(.socket), .socket.display(), PATIENCE.as_secs())]
     Silent {
         /// The control socket.
         socket: PathBuf,
@@ -81,24 +84,41 @@ impl ClientError {
                     .parent()
                     .unwrap_or(Path::new(crate::DEFAULT_RUN))
                     .display();
+                let start = match is_orchestrator(socket) {
+                    true => "firn-orchestrator",
+                    false => "firn-vhost-backend --store DIR",
+                };
                 Some(format!(
-                    "start it with: firn-vhost-backend --store DIR --run {run}   (another runtime directory: --run DIR or FIRN_RUN)"
+                    "start it with: {start} --run {run}   (another runtime directory: --run DIR or FIRN_RUN)"
                 ))
             }
             ClientError::Denied { .. } => {
                 Some("only root and the user that the backend runs as may: try sudo".into())
             }
             ClientError::Lost { .. } => {
-                Some("see the backend's log; a restarted backend serves again at once".into())
+                Some("see its log; once it is restarted it serves again at once".into())
             }
             ClientError::Silent { .. } => {
-                Some("see the backend's log: a hung disk is the usual cause".into())
+                Some("see its log: a hung disk is the usual cause".into())
             }
-            ClientError::Foreign { .. } => {
-                Some("check that firn and firn-vhost-backend are of the same release".into())
-            }
+            ClientError::Foreign { socket, .. } => Some(format!(
+                "check that firn and {} are of the same release",
+                program(socket)
+            )),
             ClientError::Api(error) => error.hint.clone(),
         }
+    }
+}
+
+fn is_orchestrator(socket: &Path) -> bool {
+    socket.ends_with(ORCHESTRATOR_SOCKET)
+}
+
+/// Whose socket it is.
+fn program(socket: &Path) -> &'static str {
+    match is_orchestrator(socket) {
+        true => "firn-orchestrator",
+        false => "firn-vhost-backend",
     }
 }
 
@@ -121,7 +141,10 @@ impl Drop for Client {
 impl Client {
     /// Connects to the backend whose runtime directory is `run`.
     pub async fn connect(run: &Path) -> Result<Client, ClientError> {
-        let socket = control_socket(run);
+        Client::connect_to(control_socket(run)).await
+    }
+
+    async fn connect_to(socket: PathBuf) -> Result<Client, ClientError> {
         let stream = match UnixStream::connect(&socket).await {
             Ok(stream) => stream,
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {

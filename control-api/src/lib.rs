@@ -13,7 +13,7 @@ pub mod client;
 pub mod limits;
 pub mod types;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Orchestrator};
 /// Bulk data, shared without copies.
 pub use hyper::body::Bytes;
 pub use limits::{LimitError, check_name, check_size, check_snapshot_name};
@@ -24,6 +24,9 @@ pub const API_VERSION: u32 = 1;
 
 /// File name of the control socket inside the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// File name of the orchestrator's socket inside the runtime directory.
+pub const ORCHESTRATOR_SOCKET: &str = "orchestrator.sock";
 
 /// The runtime directory where nothing else is said.
 pub const DEFAULT_RUN: &str = "/run/firn";

@@ -5,6 +5,7 @@
 //! * [`host`]: a host with a systemd of its own, where packages are installed.
 //! * [`libvirt`]: a host with a libvirtd of its own.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
+//! * [`steps`]: a load in a guest that notices when its disk and its memory are of different instants.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
 //! * [`rig`]: a store with its backend, for one test.
 //! * [`server`]: starts, kills and restarts the backends under test.
@@ -19,5 +20,6 @@ pub mod measure;
 pub mod pattern;
 pub mod rig;
 pub mod server;
+pub mod steps;
 pub mod verify;
 pub mod workload;

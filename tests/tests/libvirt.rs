@@ -1,118 +1,13 @@
 //! A real libvirtd and its hook: what a domain with vDisks waits for, what it is refused, and what is remembered of it.
 
 use std::error::Error;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use firn_tests::guest;
-use firn_tests::libvirt::LibvirtHost;
-use firn_tests::server::Binaries;
+use firn_tests::libvirt::{FirnHost as Host, PROMPT};
 
 type TestResult = Result<(), Box<dyn Error>>;
-
-/// Longer than a call that has nothing to wait for may take, on a busy machine.
-const PROMPT: Duration = Duration::from_secs(8);
-
-/// A host with the hook, a store, and at times a backend.
-struct Host {
-    libvirt: LibvirtHost,
-    backend: Option<Child>,
-}
-
-impl Host {
-    fn start() -> Result<Host, Box<dyn Error>> {
-        let host = Host {
-            libvirt: LibvirtHost::start(Binaries::find()?)?,
-            backend: None,
-        };
-        let store = host.store();
-        host.libvirt
-            .must(&["firn", "store", "init", &store.display().to_string()])?;
-        let said = host.libvirt.must(&["firn", "hooks", "install"])?;
-        assert!(said.contains("reload"), "{said}");
-        host.libvirt.must(&["pkill", "-HUP", "-x", "libvirtd"])?;
-        let said = host.libvirt.must(&["firn", "hooks", "status"])?;
-        assert!(
-            said.contains("installed\n") && !said.contains("next"),
-            "{said}"
-        );
-        Ok(host)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.libvirt.dir().join("store")
-    }
-
-    fn serve(&mut self) -> TestResult {
-        self.libvirt.must(&["mkdir", "-p", "/run/firn"])?;
-        let log = std::fs::File::create(self.libvirt.dir().join("backend.log"))?;
-        let mut command = self.libvirt.command("firn-vhost-backend");
-        command.arg("--store").arg(self.store()).stderr(log);
-        self.backend = Some(command.spawn()?);
-        let began = Instant::now();
-        while self.libvirt.must(&["firn", "store", "status"]).is_err() {
-            assert!(began.elapsed() < PROMPT, "the backend does not come up");
-        }
-        Ok(())
-    }
-
-    fn stop(&mut self) -> TestResult {
-        self.libvirt.must(&["pkill", "firn-vhost"])?;
-        if let Some(mut backend) = self.backend.take() {
-            backend.wait()?;
-        }
-        Ok(())
-    }
-
-    fn define(&self, name: &str, vdisks: &[&str]) -> TestResult {
-        let disks = vdisks.iter().zip('a'..).map(|(vdisk, letter)| {
-            format!(
-                "<disk type='vhostuser' device='disk'><driver name='qemu' type='raw' queues='1'/>\
-                 <source type='unix' path='/run/firn/{vdisk}.sock'><reconnect enabled='yes' timeout='1'/></source>\
-                 <target dev='vd{letter}' bus='virtio'/></disk>"
-            )
-        });
-        let xml = format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-             <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>\
-             <os><type arch='x86_64'>hvm</type></os><devices>{}</devices></domain>",
-            disks.collect::<String>()
-        );
-        self.libvirt.define(&xml)?;
-        Ok(())
-    }
-
-    /// What a domain's start says, which must fail, and at once.
-    fn refused(&self, name: &str) -> Result<String, Box<dyn Error>> {
-        let began = Instant::now();
-        let said = self.libvirt.virsh_fails(&["start", name])?;
-        assert!(began.elapsed() < PROMPT, "{:?}: {said}", began.elapsed());
-        Ok(said)
-    }
-
-    /// The id of its QEMU.
-    fn process_of(&self, name: &str) -> Result<String, Box<dyn Error>> {
-        let file = format!("/run/libvirt/qemu/{name}.pid");
-        Ok(self.libvirt.must(&["cat", &file])?.trim().to_owned())
-    }
-
-    /// What is known of the domain of a vDisk, when it says so at last.
-    fn domain_of(&self, vdisk: &str, state: &str) -> Result<serde_json::Value, Box<dyn Error>> {
-        let began = Instant::now();
-        loop {
-            let shown = self
-                .libvirt
-                .must(&["firn", "vdisk", "show", vdisk, "--json"])?;
-            let shown: serde_json::Value = serde_json::from_str(&shown)?;
-            let domain = shown["domain"].clone();
-            if domain["state"] == state {
-                return Ok(domain);
-            }
-            assert!(began.elapsed() < PROMPT, "{state}: {domain}");
-        }
-    }
-}
 
 #[test]
 fn domains_wait_for_their_vdisks_and_leave_a_trace() -> TestResult {

@@ -2,9 +2,11 @@
 
 mod hooks;
 mod retention;
+mod vm;
 
 pub use hooks::{HooksCommand, InstallHook, WhereHooks};
 pub use retention::{KeepArgs, PruneArgs, ScheduleArgs, UnscheduleArgs};
+pub use vm::{AttachArgs, DetachArgs, VmCloneArgs, VmCommand, VmRevertArgs};
 
 use crate::units::{parse_bytes, parse_name, parse_snapshot_name, parse_vdisk_size};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
@@ -93,6 +95,14 @@ pub enum Command {
     /// Compression rules: look at, change, try out
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// libvirt's domains: look at, revert, clone (needs firn-orchestrator)
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Attach a vDisk to a domain, running or not (needs firn-orchestrator)
+    #[command(after_help = vm::ATTACH)]
+    Attach(AttachArgs),
+    /// Detach a vDisk from a domain, running or not (needs firn-orchestrator)
+    Detach(DetachArgs),
     /// Have libvirt call Firn when it starts and stops domains
     #[command(subcommand)]
     Hooks(HooksCommand),
@@ -433,8 +443,14 @@ pub struct CreateSnapshotArgs {
     #[arg(value_parser = parse_snapshot_name)]
     pub name: String,
     /// The vDisks: all get the snapshot, of the same instant, or none does
-    #[arg(value_name = "VDISK", required = true, value_parser = parse_name)]
+    #[arg(value_name = "VDISK", required_unless_present = "domain", value_parser = parse_name)]
     pub vdisks: Vec<String>,
+    /// Take it of all vDisks of this domain (needs firn-orchestrator)
+    #[arg(long, value_name = "DOMAIN", conflicts_with = "vdisks", value_parser = parse_domain)]
+    pub domain: Option<String>,
+    /// Have the guest's agent freeze its filesystems for the instant: they need no repair then
+    #[arg(long, requires = "domain")]
+    pub quiesce: bool,
 }
 
 /// `firn snapshot list`.

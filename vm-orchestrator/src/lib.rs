@@ -15,11 +15,14 @@
 pub mod args;
 pub mod commands;
 mod doctor;
+mod domain;
 pub mod failure;
 mod hook;
+pub mod hypervisor;
 mod import;
 pub mod interrupt;
 pub mod logging;
+pub mod orchestrator;
 mod output;
 mod progress;
 pub mod settings;

@@ -3,7 +3,7 @@
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::output;
-use control_api::Client;
+use control_api::{Client, Orchestrator};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,11 @@ impl Settings {
     /// Connects to the backend.
     pub async fn connect(&self) -> Result<Client, Failure> {
         Ok(Client::connect(&self.run).await?)
+    }
+
+    /// Connects to the orchestrator.
+    pub async fn orchestrator(&self) -> Result<Orchestrator, Failure> {
+        Ok(Orchestrator::connect(&self.run).await?)
     }
 
     /// Prints a result: as JSON, or as the text that `text` makes of it.

@@ -4,6 +4,10 @@ const DISK: &str = include_str!("../../xml-templates/vhostuser-disk.xml");
 const DOMAIN: &str = include_str!("../../xml-templates/domain.xml");
 const MEMORY: &str = include_str!("../../xml-templates/memory-backing.xml");
 
+/// A domain's PCI Express ports, each for one device: five are taken from the start (disk, guest agent, random numbers, USB,
+/// balloon), the others are there for disks that are attached while it runs. libvirt itself adds no spare one.
+const PORTS: usize = 32;
+
 /// What a `<disk>` element says.
 pub struct DiskElement<'a> {
     /// Path of its socket.
@@ -50,6 +54,10 @@ pub fn domain(element: &DomainElement<'_>, disk: &str) -> String {
         .replace("@ARCH@", arch)
         .replace("@MACHINE@", machine)
         .replace("@CPU@", cpu)
+        .replace(
+            "@PORTS@",
+            &"    <controller type='pci' model='pcie-root-port'/>\n".repeat(PORTS),
+        )
         // What stands in a path or a name is not a placeholder: these last, and the name, which stands before the disk, once.
         .replace("@DISK@", &indented(disk, 4))
         .replacen("@NAME@", &escape(element.name), 1)
@@ -83,7 +91,7 @@ pub fn memory_backing() -> String {
 }
 
 /// Text for an attribute's value.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -150,7 +158,7 @@ mod tests {
             "<memory unit='b'>1073741824</memory>\n  <memoryBacking>\n    <source",
             "<os firmware='efi'>",
             "  <cpu mode='host-passthrough'/>\n",
-            "\n    <disk path='@NAME@'/>\n",
+            "\n    <disk path='@NAME@'/>\n    <controller type='pci' model='pcie-root'/>\n    <controller type='pci' model='pcie-root-port'/>\n",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

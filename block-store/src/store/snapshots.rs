@@ -46,6 +46,17 @@ pub struct Cut {
     pub(super) _reader: Arc<()>,
 }
 
+impl Cut {
+    /// Has the snapshots held from their first moment on: there is none when they are there, and could be deleted.
+    pub fn held_by(mut self, holder: &str) -> Result<Cut, StoreError> {
+        check_name(holder).map_err(StoreError::Invalid)?;
+        for row in &mut self.rows {
+            row.holds.push(holder.to_owned());
+        }
+        Ok(self)
+    }
+}
+
 impl Store {
     /// Takes a snapshot of some vDisks at one instant, under one name. It is durable when the call returns.
     pub fn create_snapshot(&self, vdisks: &[&str], name: &str) -> Result<Created, StoreError> {

@@ -1,6 +1,7 @@
 //! Requests and answers. Sizes, offsets and lengths are in bytes throughout.
 
 mod error;
+mod orchestrator;
 mod retention;
 mod rules;
 mod schedule;
@@ -11,6 +12,11 @@ mod store;
 mod vdisk;
 
 pub use error::{ApiError, ErrorKind};
+pub use orchestrator::{
+    AttachDisk, CloneDomain, DiskChanged, DomainCloned, DomainDisk, DomainReverted,
+    DomainSnapshotTaken, DomainStatus, Link, OrchestratorStatus, RevertDomain, SnapshotDomain,
+    TaskStatus,
+};
 pub use retention::{Keep, KeptBy, PruneSnapshots, Pruned, SnapshotFate};
 pub use rules::{
     Class, Coalesce, CoalesceRule, Condition, ExplainRequest, ExplainedRule, Explanation, Rule,

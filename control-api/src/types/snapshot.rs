@@ -45,6 +45,9 @@ pub struct CreateSnapshot {
     pub name: String,
     /// The vDisks, 1 to 4096, each once: a consistency group.
     pub vdisks: Vec<String>,
+    /// Who needs it, from its first moment on; a name as a snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 /// A snapshot that was taken, and is durable.

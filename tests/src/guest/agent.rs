@@ -40,7 +40,7 @@ pub struct Agent {
 impl Agent {
     /// Connects to the serial port's socket. `last_id`: the newest ticket that an earlier
     /// connection to the same guest gave out, else 0.
-    pub(super) fn connect(socket: &Path, last_id: u32) -> io::Result<Self> {
+    pub(crate) fn connect(socket: &Path, last_id: u32) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self {
@@ -51,12 +51,12 @@ impl Agent {
         })
     }
 
-    pub(super) fn last_id(&self) -> u32 {
+    pub(crate) fn last_id(&self) -> u32 {
         self.last_id
     }
 
     /// Waits until a guest that is booting takes commands.
-    pub(super) fn await_ready(&mut self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn await_ready(&mut self, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.line(deadline)? {

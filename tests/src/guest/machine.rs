@@ -1,6 +1,6 @@
 //! One QEMU process, with its disks, consoles and control channels.
 
-use super::{Agent, Answer, Qmp, Ticket, accelerator};
+use super::{Agent, Answer, Qmp, Ticket, WORRIES, accelerator, tail};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,11 +114,7 @@ impl Machine {
 
     /// Fails if the guest's kernel has seen an I/O error, a file system error or a request that hung.
     pub fn assert_no_io_errors(&mut self) -> io::Result<()> {
-        const WORRIES: &str = "I/O error|EXT4-fs error|EXT4-fs warning|Buffer I/O|blocked for more than|JBD2:.*rror|rcu.*stall";
-        let answer = self.run(
-            &format!("dmesg | grep -E '{WORRIES}'"),
-            Duration::from_secs(30),
-        )?;
+        let answer = self.run(WORRIES, Duration::from_secs(30))?;
         if answer.code == 0 {
             return Err(io::Error::other(format!(
                 "the guest's kernel complained:\n{}",
@@ -180,15 +176,7 @@ impl Machine {
 
     /// Adds the ends of the console and of QEMU's messages to an error.
     fn explain(&self, error: &io::Error) -> io::Error {
-        let tail = |name: &str| {
-            let bytes = fs::read(self.dir.join(name)).unwrap_or_default();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let skip = text.lines().count().saturating_sub(15);
-            text.lines()
-                .skip(skip)
-                .map(|line| format!("  {}\n", line.trim_end()))
-                .collect::<String>()
-        };
+        let tail = |name: &str| tail(&self.dir.join(name));
         io::Error::other(format!(
             "{error}\nconsole:\n{}QEMU:\n{}",
             tail("console.log"),

@@ -16,9 +16,24 @@ pub use agent::{Agent, Answer, Ticket};
 pub use machine::{Machine, MachineSpec};
 pub use qmp::Qmp;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// A command that finds what the guest's kernel has complained of, and fails where there is nothing.
+pub(crate) const WORRIES: &str = "dmesg | grep -E 'I/O error|EXT4-fs error|EXT4-fs warning|Buffer I/O|blocked for more than|JBD2:.*rror|rcu.*stall'";
+
+/// The last lines of a log, indented; none where it is not there.
+pub(crate) fn tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let skip = text.lines().count().saturating_sub(15);
+    text.lines()
+        .skip(skip)
+        .map(|line| format!("  {}\n", line.trim_end()))
+        .collect()
+}
 
 /// Builds (or finds, when already built) the guest's system disk: a raw, sparse file. Do not write to it.
 pub fn image() -> io::Result<PathBuf> {

@@ -15,10 +15,12 @@ pub struct Binaries {
     pub backend: PathBuf,
     /// `firn`.
     pub cli: PathBuf,
+    /// `firn-orchestrator`.
+    pub orchestrator: PathBuf,
 }
 
 impl Binaries {
-    /// From `FIRN_BACKEND` and `FIRN_CLI`, else beside the running program: `target/<profile>/`.
+    /// From `FIRN_BACKEND`, `FIRN_CLI` and `FIRN_ORCHESTRATOR`, else beside the running program: `target/<profile>/`.
     pub fn find() -> io::Result<Self> {
         let mut dir = env::current_exe()?;
         dir.pop();
@@ -40,6 +42,7 @@ impl Binaries {
         Ok(Self {
             backend: program("FIRN_BACKEND", "firn-vhost-backend")?,
             cli: program("FIRN_CLI", "firn")?,
+            orchestrator: program("FIRN_ORCHESTRATOR", "firn-orchestrator")?,
         })
     }
 }

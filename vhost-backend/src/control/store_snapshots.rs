@@ -88,8 +88,15 @@ impl SnapshotTarget for StoreTarget {
             self.inner.visible(vdisk)?;
         }
         let vdisks: Vec<&str> = request.vdisks.iter().map(String::as_str).collect();
-        let created = self.inner.store.create_snapshot(&vdisks, &request.name);
-        let created = created.map_err(snapshot_error)?;
+        let store = &self.inner.store;
+        let cut = store.cut_snapshot(&vdisks, &request.name);
+        let cut = match &request.hold {
+            Some(holder) => cut.and_then(|cut| cut.held_by(holder)),
+            None => cut,
+        };
+        let created = cut
+            .and_then(|cut| store.complete_snapshot(cut))
+            .map_err(snapshot_error)?;
         Ok(CreatedSnapshot {
             name: request.name.clone(),
             vdisks: request.vdisks.clone(),

@@ -1,5 +1,6 @@
 //! One file for each command, and the table of them.
 
+mod attach;
 mod completion;
 mod doctor;
 mod export;
@@ -15,6 +16,7 @@ mod scrub_stop;
 mod snapshot_create;
 mod snapshot_delete;
 mod snapshot_diff;
+mod snapshot_domain;
 mod snapshot_hold;
 mod snapshot_list;
 mod snapshot_prune;
@@ -40,9 +42,12 @@ mod vdisk_revert;
 mod vdisk_show;
 mod vdisk_stats;
 mod vdisk_xml;
+mod vm_clone;
+mod vm_revert;
+mod vm_status;
 
 use crate::args::{
-    Command, RulesCommand, ScrubCommand, SnapshotCommand, StoreCommand, VdiskCommand,
+    Command, RulesCommand, ScrubCommand, SnapshotCommand, StoreCommand, VdiskCommand, VmCommand,
 };
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -74,6 +79,11 @@ pub async fn run(settings: &Settings, command: Command) -> Result<(), Failure> {
         Command::Rules(RulesCommand::Show(args)) => rules_show::run(settings, &args).await,
         Command::Rules(RulesCommand::Set(args)) => rules_set::run(settings, &args).await,
         Command::Rules(RulesCommand::Explain(args)) => rules_explain::run(settings, args).await,
+        Command::Vm(VmCommand::Status) => vm_status::run(settings).await,
+        Command::Vm(VmCommand::Revert(args)) => vm_revert::run(settings, args).await,
+        Command::Vm(VmCommand::Clone(args)) => vm_clone::run(settings, args).await,
+        Command::Attach(args) => attach::attach(settings, args).await,
+        Command::Detach(args) => attach::detach(settings, args).await,
         Command::Hooks(command) => hooks::run(settings, &command),
         Command::Doctor(args) => doctor::run(settings, &args).await,
         Command::Completion { shell } => completion::run(shell),

@@ -1,5 +1,6 @@
 //! `firn snapshot create`.
 
+use super::snapshot_domain;
 use crate::args::CreateSnapshotArgs;
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -7,9 +8,13 @@ use crate::units::short_duration;
 use control_api::types::{CreateSnapshot, CreatedSnapshot};
 
 pub(super) async fn run(settings: &Settings, args: CreateSnapshotArgs) -> Result<(), Failure> {
+    if let Some(domain) = &args.domain {
+        return snapshot_domain::run(settings, domain, args.name, args.quiesce).await;
+    }
     let request = CreateSnapshot {
         name: args.name,
         vdisks: args.vdisks,
+        hold: None,
     };
     let created = settings.connect().await?.create_snapshot(&request).await?;
     settings.show(&created, text)

@@ -43,6 +43,9 @@ pub async fn create(
     for vdisk in &request.vdisks {
         check_name(vdisk)?;
     }
+    if let Some(holder) = &request.hold {
+        check_snapshot_name(holder)?;
+    }
     let created = blocking(move || target.create_snapshot(&request)).await?;
     log::info!(
         "snapshot {}: taken of {} vDisk(s) at {}; guests were held up for {} us",

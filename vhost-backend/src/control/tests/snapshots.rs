@@ -13,6 +13,7 @@ pub(super) fn group(name: &str, vdisks: &[&str]) -> CreateSnapshot {
     CreateSnapshot {
         name: name.into(),
         vdisks: vdisks.iter().map(|v| (*v).to_owned()).collect(),
+        hold: None,
     }
 }
 
@@ -136,6 +137,15 @@ async fn a_group_is_taken_at_one_instant_and_survives_a_restart() {
         assert_eq!(shown.lsn, made.lsn);
         assert!(shown.created > 1_600_000_000 && shown.holds.is_empty());
     }
+    let mut request = group("c", &["web", "db"]);
+    request.hold = Some("libvirt".into());
+    client.create_snapshot(&request).await.unwrap();
+    for vdisk in ["web", "db"] {
+        let made = client.snapshot(vdisk, "c").await.unwrap();
+        assert_eq!(made.holds, ["libvirt"]);
+    }
+    request.hold = Some("no/holder".into());
+    assert!(client.create_snapshot(&request).await.is_err());
 }
 
 #[tokio::test]

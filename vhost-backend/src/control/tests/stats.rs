@@ -68,6 +68,7 @@ async fn figures_have_the_stores_shape_and_add_up() {
     let request = CreateSnapshot {
         name: "s".into(),
         vdisks: vec!["web".into()],
+        hold: None,
     };
     client.create_snapshot(&request).await.unwrap();
     let hidden = BeginImport {

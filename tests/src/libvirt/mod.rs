@@ -1,5 +1,18 @@
 //! A host of libvirt's, beside whatever else this machine is: namespaces with their own `/run`, `/etc/libvirt` and processes, where a real
 //! libvirtd starts real QEMUs. Takes root, and nothing of it outlives this.
+//!
+//! * [`LibvirtHost`]: the host, with libvirt alone.
+//! * [`FirnHost`]: with Firn, its hook and a store.
+//! * [`LibvirtGuest`]: a Debian guest in a domain there.
+//! * [`Load`]: what runs in it and notices when its disk and its memory are of different instants.
+
+mod firn_host;
+mod guest;
+mod load;
+
+pub use firn_host::{FirnHost, PROMPT};
+pub use guest::{GuestSpec, LibvirtGuest};
+pub use load::Load;
 
 use std::fs;
 use std::io;
@@ -101,6 +114,7 @@ impl LibvirtHost {
         match program {
             "firn" => command.arg(&self.binaries.cli),
             "firn-vhost-backend" => command.arg(&self.binaries.backend),
+            "firn-orchestrator" => command.arg(&self.binaries.orchestrator),
             other => command.arg(other),
         };
         command.stdin(Stdio::null());
@@ -126,7 +140,19 @@ impl LibvirtHost {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Starts a program, whatever comes of it.
+    pub fn start_program(&self, line: &[&str]) -> io::Result<Child> {
+        self.limited(line)?
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    }
+
     fn run(&self, line: &[&str]) -> io::Result<Output> {
+        self.limited(line)?.output()
+    }
+
+    fn limited(&self, line: &[&str]) -> io::Result<Command> {
         let (program, args) = line
             .split_first()
             .ok_or_else(|| io::Error::other("no program"))?;
@@ -135,19 +161,21 @@ impl LibvirtHost {
         command.arg("60");
         match *program {
             "firn" => command.arg(&self.binaries.cli),
+            "virsh" => command.args(["virsh", "--quiet", "--connect", "qemu:///system"]),
             other => command.arg(other),
         };
-        command.args(args).output()
+        command.args(args);
+        Ok(command)
     }
 
     /// `virsh` that must succeed.
     pub fn virsh(&self, args: &[&str]) -> io::Result<String> {
-        self.must(&[&["virsh", "--quiet", "--connect", "qemu:///system"], args].concat())
+        self.must(&[&["virsh"], args].concat())
     }
 
     /// `virsh` that must fail; what it says.
     pub fn virsh_fails(&self, args: &[&str]) -> io::Result<String> {
-        self.must_not(&[&["virsh", "--quiet", "--connect", "qemu:///system"], args].concat())
+        self.must_not(&[&["virsh"], args].concat())
     }
 
     /// Defines a domain.

@@ -1,0 +1,1 @@
+//! A hypervisor that fails on demand.

@@ -1,0 +1,157 @@
+//! A look at a domain, and what follows from it.
+
+use super::decide::{Seen, Step, decide};
+use super::{Orchestrator, Outcome, metadata};
+use crate::domain::read;
+use crate::hypervisor::{Description, DomainState, HypervisorError};
+use crate::orchestrator::Trouble;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Between two looks at a domain whose snapshot libvirt is still at, after something has happened: it may be about to end.
+const AGAIN: Duration = Duration::from_millis(4);
+/// Longest pause between these.
+const AGAIN_MAX: Duration = Duration::from_millis(20);
+
+/// What comes after a look.
+enum Next {
+    /// Nothing.
+    Done,
+    /// Another one at once: something was done.
+    Again,
+    /// Another one when libvirt is done.
+    WhenIdle,
+}
+
+impl Orchestrator {
+    /// Something has happened to a domain: it is looked at, unless somebody is about to.
+    pub(super) fn notice(self: &Arc<Self>, uuid: Uuid) {
+        if self.attention(uuid).notice() {
+            let orchestrator = self.clone();
+            tokio::spawn(async move { orchestrator.look(uuid).await });
+        }
+    }
+
+    /// Looks at a domain, and does what is to be done.
+    pub(super) async fn look(self: &Arc<Self>, uuid: Uuid) {
+        let _one = self.claim(uuid).await;
+        let attention = self.attention(uuid);
+        attention.looks();
+        let mut late = Duration::ZERO;
+        loop {
+            match self.look_once(uuid, late).await {
+                Ok(Next::Done) => return,
+                Ok(Next::Again) => {}
+                Ok(Next::WhenIdle) => match self.idle(uuid).await {
+                    Ok(slept) => late = slept,
+                    Err(_) => return,
+                },
+                Err(Trouble::Hypervisor(HypervisorError::NoDomain(_))) => {
+                    self.problems.lock().remove(&uuid);
+                    return;
+                }
+                Err(trouble) if trouble.passes() => {
+                    log::debug!("domain {uuid}: {trouble}");
+                    return;
+                }
+                Err(trouble) => {
+                    log::warn!("domain {uuid}: {trouble}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until libvirt is done with what it does to a paused domain. That may have been so much before it is seen.
+    async fn idle(&self, uuid: Uuid) -> Outcome<Duration> {
+        let attention = self.attention(uuid);
+        let (mut pause, mut slept) = (AGAIN, Duration::ZERO);
+        loop {
+            let busy = self.ask(move |h| {
+                Ok(h.domain(uuid)?.state == DomainState::PausedForSnapshot && h.is_busy(uuid)?)
+            });
+            if !busy.await? {
+                return Ok(slept);
+            }
+            let sleeps = Instant::now();
+            let rang = attention.pause(pause).await;
+            slept = sleeps.elapsed();
+            pause = match rang {
+                true => AGAIN,
+                false => (pause * 2).min(AGAIN_MAX),
+            };
+        }
+    }
+
+    /// Looks, and does what is to be done. `late`: so long before it may have become worth it.
+    async fn look_once(self: &Arc<Self>, uuid: Uuid, late: Duration) -> Outcome<Next> {
+        let seen = self.see(uuid).await?;
+        match decide(&seen) {
+            Some(Step::LookAgain) => return Ok(Next::WhenIdle),
+            Some(Step::Checkpoint(snapshot)) => {
+                self.checkpoint(&seen, &snapshot, late).await?;
+                return Ok(Next::Again);
+            }
+            Some(Step::NotOursAlone(why)) => self.problem(&seen.info, Some(why)),
+            Some(Step::Request(request)) => {
+                self.fulfil(&seen, &request).await?;
+                return Ok(Next::Again);
+            }
+            None => {
+                self.problem(&seen.info, None);
+                self.end_snapshots(uuid)?;
+                self.record_uses(&seen).await?;
+                self.follow_policy(&seen).await?;
+            }
+        }
+        Ok(Next::Done)
+    }
+
+    async fn see(&self, uuid: Uuid) -> Outcome<Seen> {
+        let run = self.run.clone();
+        let known = self.journal.known()?.remove(&uuid).unwrap_or_default();
+        self.ask(move |h| {
+            let info = h.domain(uuid)?;
+            let xml = h.xml(uuid, Description::Current)?;
+            let paused = info.state == DomainState::PausedForSnapshot;
+            let busy = paused && h.is_busy(uuid)?;
+            let idle = Instant::now();
+            let new = match paused && !busy {
+                true => h
+                    .current_snapshot(uuid)?
+                    .filter(|s| !known.contains(&s.created)),
+                false => None,
+            };
+            Ok(Seen {
+                idle,
+                disks: read::vdisks(&xml, &run),
+                targets: read::targets(&xml),
+                busy,
+                new,
+                request: h.metadata(uuid, metadata::REQUEST)?,
+                info,
+            })
+        })
+        .await
+    }
+
+    /// Looks at all domains.
+    pub(super) async fn look_at_all(self: &Arc<Self>) {
+        let domains = match self.ask(|h| h.domains()).await {
+            Ok(domains) => domains,
+            Err(trouble) => {
+                log::debug!("{trouble}");
+                return;
+            }
+        };
+        for domain in &domains {
+            if self.attention(domain.uuid).notice() {
+                self.look(domain.uuid).await;
+            }
+        }
+        if let Err(trouble) = self.forget(&domains).await {
+            log::debug!("what libvirt has deleted: {trouble}");
+        }
+    }
+}

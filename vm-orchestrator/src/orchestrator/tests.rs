@@ -1,0 +1,1 @@
+//! Workflows against a hypervisor that fails on demand, and a real backend.

@@ -1,0 +1,108 @@
+//! Work that was interrupted, by the end of this process or of those that it stands on: gone on with, as often as it takes.
+
+use super::journal::{Kind, Work};
+use super::{Orchestrator, Outcome, Trouble};
+use control_api::ErrorKind;
+use std::sync::Arc;
+
+impl Orchestrator {
+    /// Says at the start what was interrupted.
+    pub(super) fn tell_unfinished(&self) -> Result<(), Trouble> {
+        for (_, work) in self.journal.all()? {
+            let domain = &work.domain;
+            match &work.kind {
+                Kind::Snapshot { quiesce: true, .. } => {
+                    log::warn!(
+                        "domain {domain}: its filesystems may be frozen, by a snapshot that was interrupted: they are thawed"
+                    );
+                }
+                Kind::Snapshot { .. } => {}
+                Kind::Revert(revert) => {
+                    log::warn!(
+                        "domain {domain}: going back to snapshot {} was interrupted: it is gone on with",
+                        revert.snapshot
+                    );
+                }
+                Kind::Clone(clone) => {
+                    log::warn!(
+                        "domain {}: its making from snapshot {} of domain {domain} was interrupted: it is gone on with",
+                        clone.name,
+                        clone.snapshot
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with all of it that nobody is at.
+    pub(super) async fn finish_all(self: &Arc<Self>) {
+        let all = match self.journal.all() {
+            Ok(all) => all,
+            Err(trouble) => {
+                log::error!("{trouble}");
+                return;
+            }
+        };
+        for (number, work) in all {
+            // Whoever has claimed the domain may just be at it.
+            let Some(_one) = self.try_claim(work.uuid) else {
+                continue;
+            };
+            let still = self
+                .journal
+                .all()
+                .is_ok_and(|all| all.contains(&(number, work.clone())));
+            if !still {
+                continue;
+            }
+            if let Err(trouble) = self.finish(number, work.clone()).await {
+                let mut waits = self.waits.lock();
+                let text = trouble.to_string();
+                if waits.get(&number) != Some(&text) {
+                    log::error!(
+                        "domain {}: {} does not go on: {text}",
+                        work.domain,
+                        work.what()
+                    );
+                }
+                match trouble.passes() || matches!(work.kind, Kind::Snapshot { .. }) {
+                    true => drop(waits.insert(number, text)),
+                    false => drop(waits.remove(&number)),
+                }
+            }
+        }
+    }
+
+    async fn finish(self: &Arc<Self>, number: u64, work: Work) -> Result<(), Trouble> {
+        match &work.kind {
+            Kind::Snapshot { quiesce: false, .. } => Ok(()),
+            Kind::Snapshot { .. } => self.thaw_again(number, &work).await,
+            Kind::Revert(_) => self.go_on_reverting(number, work).await.map(drop),
+            Kind::Clone(_) => self.go_on_cloning(number, work).await.map(drop),
+        }
+    }
+}
+
+/// For whoever has asked for work that is in the journal: it goes on by itself.
+pub(super) fn still_going<T>(done: Outcome<T>) -> Outcome<T> {
+    done.map_err(|trouble| match trouble.passes() {
+        true => Trouble::refuse(
+            ErrorKind::Unavailable,
+            format!("not done yet: {trouble}"),
+            "it goes on by itself as soon as that answers again: firn vm status tells",
+        ),
+        false => trouble,
+    })
+}
+
+impl Work {
+    /// In words.
+    pub(super) fn what(&self) -> String {
+        match &self.kind {
+            Kind::Snapshot { name, .. } => format!("snapshot {name}"),
+            Kind::Revert(revert) => format!("revert to snapshot {}", revert.snapshot),
+            Kind::Clone(clone) => format!("clone {} of snapshot {}", clone.name, clone.snapshot),
+        }
+    }
+}
