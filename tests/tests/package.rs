@@ -82,6 +82,7 @@ fn it_is_installed_upgraded_under_a_guest_and_removed() -> TestResult {
         let security = ["systemd-analyze", "security", "--threshold=30", unit];
         host.must(&security)?;
     }
+    host.must(&["systemctl", "is-active", "firn-orchestrator.service"])?;
     // Without a store there is nothing to serve, which is no failure.
     assert_eq!(main_process(&host)?, "0");
     host.must_not(&["systemctl", "is-failed", BACKEND])?;
@@ -218,6 +219,14 @@ fn what_its_units_promise() -> TestResult {
     host.must(&[&virsh[..], &["start", "shop"]].concat())?;
     let shown = host.must(&["firn", "vdisk", "list"])?;
     assert!(shown.contains("pid "), "{shown}");
+
+    // What the orchestrator does it can do from within its unit, and its own restart is none of the guest's business.
+    let snapshot = ["firn", "snapshot", "create", "monday", "--domain", "shop"];
+    host.must(&snapshot)?;
+    host.must(&["firn", "vm", "clone", "shop@monday", "twin"])?;
+    host.must(&["systemctl", "restart", "firn-orchestrator.service"])?;
+    let state = host.must(&[&virsh[..], &["domstate", "shop"]].concat())?;
+    assert_eq!(state, "running");
 
     let journal = host.power_off()?;
     let lines: Vec<_> = journal.lines().collect();
