@@ -5,7 +5,7 @@ CARGO ?= cargo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SHELL := /bin/bash
 
-.PHONY: help setup build test demo bench fuzz sanitize fmt lint doc deny check clean
+.PHONY: help setup build deb test demo bench fuzz sanitize fmt lint doc deny check clean
 
 SECONDS ?= 60
 
@@ -18,8 +18,12 @@ setup: ## install the Debian packages that are missing (as root)
 build: ## the optimised binaries, in target/release
 	$(CARGO) build --release --locked --workspace --bins
 
+deb: setup ## the Debian package, in target/debian; installs cargo-deb when missing, which takes minutes
+	@packaging/deb
+
 test: setup ## every test, those with a real guest and SIGKILLs included
 	@tests/guest/image >/dev/null
+	@packaging/deb --tools
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-fail-fast
 
@@ -44,7 +48,7 @@ lint: ## formatting, lints (warnings are errors), licences, scripts
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@tests/setup/licences
-	@for script in .ci/run fuzz/run tests/sanitizers tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh; do bash -n $$script || exit 1; done
+	@for script in .ci/run packaging/deb packaging/debian/p* fuzz/run tests/sanitizers tests/setup/* tests/guest/image tests/guest/accel tests/guest/demo tests/guest/lib.sh tests/src/host/boot.sh; do bash -n $$script || exit 1; done
 
 doc: ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

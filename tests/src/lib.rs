@@ -2,6 +2,7 @@
 //!
 //! * [`client`]: a user-space vhost-user-blk front end, as QEMU would be one, without a guest.
 //! * [`guest`]: QEMU with a real guest in it.
+//! * [`host`]: a host with a systemd of its own, where packages are installed.
 //! * [`libvirt`]: a host with a libvirtd of its own.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`steps`]: a load in a guest that notices when its disk and its memory are of different instants.
@@ -13,6 +14,7 @@
 
 pub mod client;
 pub mod guest;
+pub mod host;
 pub mod libvirt;
 pub mod measure;
 pub mod pattern;

@@ -2,10 +2,11 @@
 //!
 //! # Start
 //!
-//! 1. claim the runtime directory (a lock keeps a second backend out of it),
+//! 1. take the control socket that systemd has kept, if any; claim the runtime directory (a lock keeps a second backend out of it),
 //! 2. open the store (its lock keeps a second backend out; recovery happens here),
 //! 3. start the workers, open every vDisk's socket,
-//! 4. open the control socket (who finds it finds the vDisks' sockets too), and tell systemd that we are ready.
+//! 4. open the control socket (who finds it finds the vDisks' sockets too), and tell systemd that we are ready. From here on
+//!    its watchdog is petted.
 //!
 //! # End, on SIGTERM or SIGINT
 //!
@@ -29,6 +30,7 @@ use crate::control::{self, ExportedSockets, RunDir, StoreTarget};
 use crate::exports::{ExportError, Exports};
 use crate::settings::Settings;
 use crate::store_engine::{StoreDisk, StoreEngine};
+use crate::systemd::{self, Watchdog};
 use crate::workers::{Pool, PoolError};
 
 /// How often an end that takes long says why.
@@ -61,10 +63,14 @@ pub enum DaemonError {
     /// Signals.
     #[error("can't wait for signals: {0}")]
     Signals(std::io::Error),
+    /// The thread that pets systemd's watchdog.
+    #[error("can't watch ourselves: {0}")]
+    Watchdog(std::io::Error),
 }
 
 /// Serves until told to end.
 pub fn run(settings: Settings) -> Result<(), DaemonError> {
+    let inherited = systemd::inherited();
     abort_on_panic();
     raise_descriptor_limit();
     let signals = Signals::new().map_err(DaemonError::Signals)?;
@@ -74,13 +80,15 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
         source,
     })?;
 
-    let claimed = RunDir::claim(run_dir)?;
+    let claimed = RunDir::claim(run_dir, inherited)?;
     let store = Store::open(settings.store.clone())?;
     let lanes = Arc::clone(&store);
     let pool = Pool::start(settings.workers, move || StoreEngine::new(&lanes))?;
     let pool = Arc::new(pool);
+    let watchdog = watch(&store, &pool).map_err(DaemonError::Watchdog)?;
     let exports = Exports::new(settings.sockets.clone(), Arc::clone(&pool))?;
     let served = serve(&settings, claimed, &store, &exports, signals);
+    watchdog.iter().for_each(Watchdog::ending);
     patiently("waiting for requests that are inside the store", || {
         exports.shut_down();
         drop(exports);
@@ -119,13 +127,30 @@ fn serve(
         run_dir.display(),
         settings.workers
     );
-    tell_systemd(NotifyState::Ready);
+    systemd::tell(NotifyState::Ready);
 
     let signal = signals.wait();
     log::info!("{signal}: ending; front ends that reconnect will go on with the next backend");
-    tell_systemd(NotifyState::Stopping);
+    systemd::tell(NotifyState::Stopping);
     drop(control);
     Ok(())
+}
+
+/// What a restart would cure: a worker that is stuck, or the store's lock. Threads that die take us along anyway, and a disk that is
+/// slow, or a store that takes no more writes, would be the same afterwards.
+fn watch(store: &Arc<Store>, pool: &Pool<StoreDisk>) -> std::io::Result<Option<Watchdog>> {
+    let (store, pulse) = (Arc::downgrade(store), pool.pulse());
+    Watchdog::start(move |within| {
+        pulse.answers(within).map_err(|worker| {
+            format!(
+                "worker {worker} has not answered for {} s",
+                within.as_secs()
+            )
+        })?;
+        // It takes the store's lock. Where that never comes, nor does the petting.
+        drop(store.upgrade().map(|store| store.vdisks()));
+        Ok(())
+    })
 }
 
 /// A worker or a thread of the store that panics would leave guests without an answer for ever. The control API's
@@ -174,13 +199,6 @@ fn patiently<T>(doing: &'static str, act: impl FnOnce() -> T) -> T {
         let _ = teller.join();
     }
     outcome
-}
-
-/// Does nothing where there is no systemd.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(e) = sd_notify::notify(&[state]) {
-        log::warn!("can't tell systemd how we are: {e}");
-    }
 }
 
 /// SIGTERM and SIGINT.

@@ -20,6 +20,7 @@
 //! | [`engine`] | the store, as the data path sees it; [`store_engine`] is the real one |
 //! | [`settings`], [`daemon`] | the command line, and the process from start to end |
 //! | [`control`] | the control API |
+//! | `systemd` | what it is told, and what it keeps for us |
 #![cfg_attr(
     not(test),
     deny(
@@ -40,6 +41,7 @@ pub mod memory;
 pub mod session;
 pub mod settings;
 pub mod store_engine;
+mod systemd;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 #[allow(

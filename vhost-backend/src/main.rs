@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use vhost_backend::settings::Args;
 
 fn main() -> ExitCode {
+    // For the package. Not among the options, since it takes none of those that must be there.
+    if std::env::args_os().skip(1).eq(["--man"]) {
+        return man_page();
+    }
     let args = Args::parse();
     // RUST_LOG changes what is logged; journald adds the time itself.
     let environment = env_logger::Env::default().default_filter_or("info");
@@ -19,6 +23,17 @@ fn main() -> ExitCode {
         .map_err(|e| e.to_string())
         .and_then(|settings| vhost_backend::daemon::run(settings).map_err(|e| e.to_string()));
     match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("firn-vhost-backend: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn man_page() -> ExitCode {
+    let page = clap_mangen::Man::new(Args::command()).section("8");
+    match page.render(&mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("firn-vhost-backend: {error}");

@@ -2,15 +2,16 @@
 
 use super::target::ControlTarget;
 use super::{peer, routes};
+use crate::systemd;
 use axum::Router;
 use control_api::{CONTROL_SOCKET, control_socket};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, Mode};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct ControlServer {
     socket: PathBuf,
-    inode: u64,
+    /// What goes with us; none where systemd keeps it for the next one.
+    inode: Option<u64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// Held as long as we serve, so that a second backend can tell a stale socket from ours.
@@ -66,7 +68,7 @@ pub struct ControlServer {
 impl ControlServer {
     /// [`RunDir::claim`] and [`RunDir::serve`] in one, where nothing has to happen in between.
     pub fn start(run: &Path, target: Arc<dyn ControlTarget>) -> Result<ControlServer, StartError> {
-        RunDir::claim(run)?.serve(target)
+        RunDir::claim(run, Vec::new())?.serve(target)
     }
 
     /// Path of the socket.
@@ -80,30 +82,45 @@ impl ControlServer {
 #[derive(Debug)]
 pub struct RunDir {
     socket: PathBuf,
+    kept: Option<StdListener>,
     lock: File,
 }
 
 impl RunDir {
-    /// Keeps other backends out of `run`.
-    pub fn claim(run: &Path) -> Result<RunDir, StartError> {
+    /// Keeps other backends out of `run`. Its control socket may be among those that were `inherited`; the others are closed.
+    pub fn claim(run: &Path, inherited: Vec<StdListener>) -> Result<RunDir, StartError> {
         let socket = control_socket(run);
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(StartError::PathTooLong(socket));
         }
         let lock = lock(run)?;
-        remove_stale(&socket)?;
-        Ok(RunDir { socket, lock })
+        let kept = inherited.into_iter().find(|l| listens_at(l, &socket));
+        if kept.is_none() {
+            remove_stale(&socket)?;
+        }
+        Ok(RunDir { socket, kept, lock })
     }
 
-    /// Opens `RUN/control.sock` (mode 0600) and serves `target` on it from a thread of its own.
+    /// Opens `RUN/control.sock` (mode 0600), unless it was inherited, and serves `target` on it from a thread of its own.
     pub fn serve(self, target: Arc<dyn ControlTarget>) -> Result<ControlServer, StartError> {
-        let RunDir { socket, lock } = self;
+        let RunDir { socket, kept, lock } = self;
         let failed = |source| StartError::Io {
             path: socket.clone(),
             source,
         };
-        let listener = bind(&socket).map_err(failed)?;
-        let inode = std::fs::symlink_metadata(&socket).map_err(failed)?.ino();
+        let (listener, inode) = match kept {
+            Some(listener) => {
+                adopt(&listener, &socket).map_err(failed)?;
+                log::info!("{} is the one that systemd has kept", socket.display());
+                (listener, None)
+            }
+            None => {
+                let listener = bind(&socket).map_err(failed)?;
+                let inode = std::fs::symlink_metadata(&socket).map_err(failed)?.ino();
+                let keeps = systemd::keep(&listener);
+                (listener, (!keeps).then_some(inode))
+            }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(8)
@@ -140,7 +157,9 @@ impl RunDir {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         // Only what is ours: somebody may have moved the directory under us.
-        if std::fs::symlink_metadata(&self.socket).is_ok_and(|meta| meta.ino() == self.inode) {
+        if let Some(inode) = self.inode
+            && std::fs::symlink_metadata(&self.socket).is_ok_and(|meta| meta.ino() == inode)
+        {
             let _ = std::fs::remove_file(&self.socket);
         }
         drop(self.stop.take());
@@ -185,6 +204,26 @@ fn remove_stale(socket: &Path) -> Result<(), StartError> {
         }
         Ok(_) => Err(StartError::NotASocket(socket.into())),
         Err(_) => Ok(()),
+    }
+}
+
+/// Whether an inherited socket is the one at this path, and clients would find it there.
+fn listens_at(listener: &StdListener, socket: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let address = listener.local_addr().ok();
+    let path = address.as_ref().and_then(|a| a.as_pathname());
+    path == Some(socket)
+        && rustix::net::sockopt::socket_acceptconn(listener).unwrap_or(false)
+        && std::fs::symlink_metadata(socket).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+/// Makes of an inherited socket what [`bind`] makes.
+fn adopt(listener: &StdListener, socket: &Path) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let private = Permissions::from_mode(0o600);
+    match std::fs::symlink_metadata(socket)?.permissions().mode() & 0o7777 {
+        0o600 => Ok(()),
+        _ => std::fs::set_permissions(socket, private),
     }
 }
 

@@ -34,4 +34,4 @@ mod worker;
 
 pub use event::{Call, EventError, Kick};
 pub use order::{Haste, Order, QueueKey, QueueSetup, QueueWiring, StartError, Stopped};
-pub use pool::{Pool, PoolError, WorkerHandle};
+pub use pool::{Pool, PoolError, Pulse, WorkerHandle};

@@ -119,6 +119,8 @@ pub enum Order<D> {
     ),
     /// Take no more requests, wait for those in flight, and let go.
     Stop(QueueKey, Haste, SyncSender<Stopped>),
+    /// Say that you are there.
+    Ping(SyncSender<()>),
     /// End the thread; its queues must have been stopped.
     Exit,
 }

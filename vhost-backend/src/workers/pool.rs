@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -79,6 +80,26 @@ impl<D> WorkerHandle<D> {
     }
 }
 
+/// Whether workers are alive.
+#[derive(Debug)]
+pub struct Pulse<D>(Vec<Arc<WorkerHandle<D>>>);
+
+impl<D> Pulse<D> {
+    /// Whether every worker answers within that time; else the number of one that does not. A worker never blocks: one that
+    /// is silent is stuck, and its guests with it.
+    pub fn answers(&self, within: Duration) -> Result<(), usize> {
+        let until = Instant::now() + within;
+        let asked: Vec<_> = self.0.iter().map(|w| w.ask(Order::Ping)).collect();
+        for (index, answer) in asked.into_iter().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            if !answer.is_ok_and(|answer| answer.recv_timeout(left).is_ok()) {
+                return Err(index);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All workers. Dropping it ends them; queues must have been stopped before.
 #[derive(Debug)]
 pub struct Pool<D> {
@@ -143,6 +164,11 @@ impl<D: crate::engine::Disk> Pool<D> {
         self.workers.iter().map(|w| w.wake.as_raw_fd()).collect()
     }
 
+    /// Tells whether the workers are alive; it may outlive them.
+    pub fn pulse(&self) -> Pulse<D> {
+        Pulse(self.workers.clone())
+    }
+
     /// Number of workers.
     pub fn len(&self) -> usize {
         self.workers.len()
@@ -172,5 +198,26 @@ impl<D> Drop for Pool<D> {
                 log::error!("a worker had panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_worker_that_is_stuck_is_noticed() {
+        let pool = testing::pool(&[]);
+        let pulse = pool.pulse();
+        assert_eq!(pulse.answers(Duration::from_secs(10)), Ok(()));
+        // An answer that nobody takes holds it up.
+        let (reply, answer) = sync_channel(0);
+        pool.workers[1].send(Order::Ping(reply)).unwrap();
+        assert_eq!(pulse.answers(Duration::from_millis(200)), Err(1));
+        answer.recv().unwrap();
+        assert_eq!(pulse.answers(Duration::from_secs(10)), Ok(()));
+        drop(pool);
+        assert_eq!(pulse.answers(Duration::from_secs(10)), Err(0));
     }
 }

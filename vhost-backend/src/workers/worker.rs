@@ -299,6 +299,7 @@ impl<E: Engine> Worker<E> {
                     let _ = reply.send(self.rewire(key, *wiring));
                 }
                 Ok(Order::Stop(key, haste, reply)) => self.stop(key, haste, reply),
+                Ok(Order::Ping(reply)) => drop(reply.send(())),
                 Ok(Order::Exit) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }

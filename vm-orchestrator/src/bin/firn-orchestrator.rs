@@ -1,6 +1,6 @@
 //! `firn-orchestrator`: what libvirt and the backend have to do with one another, until SIGTERM.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vm_orchestrator::orchestrator::{self, Settings};
@@ -21,6 +21,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // For the package.
+    if std::env::args_os().skip(1).eq(["--man"]) {
+        return man_page();
+    }
     let args = Args::parse();
     // RUST_LOG changes what is logged; journald adds the time itself.
     let environment = env_logger::Env::default().default_filter_or("info");
@@ -35,6 +39,17 @@ fn main() -> ExitCode {
         connect: args.connect,
     };
     match orchestrator::run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("firn-orchestrator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn man_page() -> ExitCode {
+    let page = clap_mangen::Man::new(Args::command()).section("8");
+    match page.render(&mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("firn-orchestrator: {error}");

@@ -1,12 +1,13 @@
 //! Checks of this host: what is wrong or could be better, and what to do about it.
 
 mod access;
+mod domains;
 mod host;
 mod run_dir;
 mod store_dir;
 
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) use access::Account;
 use control_api::types::{Health, VDisk};
@@ -83,5 +84,7 @@ pub(crate) fn examine(patient: &Patient) -> Vec<Finding> {
     let mut findings = run_dir::check(patient);
     findings.extend(store_dir::check(patient));
     findings.extend(host::check(patient));
+    let defined = Path::new("/etc/libvirt/qemu");
+    findings.push(domains::check(defined, &patient.run));
     findings
 }

@@ -327,6 +327,44 @@ fn the_socket_is_private_alone_and_cleaned_up() {
     assert!(error.to_string().contains("is not a socket"), "{error}");
 }
 
+/// systemd keeps the socket while there is no backend: who connects then is served by the next one.
+#[tokio::test]
+async fn an_inherited_socket_outlives_its_server() {
+    let run = tempfile::tempdir().unwrap();
+    let socket = run.path().join("control.sock");
+    let keeper = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let serve = || {
+        let elsewhere = run.path().join("elsewhere");
+        let _ = std::fs::remove_file(&elsewhere);
+        let others = std::os::unix::net::UnixListener::bind(elsewhere).unwrap();
+        let inherited = vec![others, keeper.try_clone().unwrap()];
+        let target = std::sync::Arc::new(super::MemoryTarget::default());
+        let claimed = crate::control::RunDir::claim(run.path(), inherited).unwrap();
+        claimed.serve(target).unwrap()
+    };
+    let first = serve();
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let mut client = Client::connect(run.path()).await.unwrap();
+    client.health().await.unwrap();
+    drop(first);
+    assert!(socket.exists(), "it is not ours to remove");
+    let mut client = Client::connect(run.path()).await.unwrap();
+    let waiting = tokio::spawn(async move { client.health().await });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "nobody is there to answer");
+    let second = serve();
+    waiting.await.unwrap().unwrap();
+    // Where nobody would find it any more, a new one is made.
+    drop(second);
+    std::fs::remove_file(&socket).unwrap();
+    let third = serve();
+    let mut client = Client::connect(run.path()).await.unwrap();
+    client.health().await.unwrap();
+    drop(third);
+    assert!(!socket.exists(), "this one was its own");
+}
+
 #[test]
 fn a_long_runtime_directory_is_refused_by_name() {
     let run = tempfile::tempdir().unwrap();
