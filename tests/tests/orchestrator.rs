@@ -393,6 +393,98 @@ fn disks_are_attached_and_detached() -> TestResult {
     Ok(())
 }
 
+/// On TCP there is an API for those alone who have the token, and whom TLS shows who answers.
+#[test]
+fn the_api_on_tcp_wants_tls_and_a_token() -> TestResult {
+    let mut host = FirnHost::start()?;
+    host.serve()?;
+    let file = |name: &str| host.libvirt.dir().join(name).display().to_string();
+    let (cert, key, token) = (file("cert.pem"), file("key.pem"), file("token"));
+    let make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+         -out $0 -keyout $1 2>/dev/null && umask 077 && echo 0123456789abcdef0123 > $2";
+    host.libvirt
+        .must(&["bash", "-c", make, &cert, &key, &token])?;
+    let options = [
+        "--listen",
+        "127.0.0.1:7443",
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--token-file",
+        &token,
+    ];
+    host.orchestrate_with(&options)?;
+    let ask = |host: &FirnHost, url: &str, options: &[&str]| {
+        let curl = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--max-time",
+            "10",
+            url,
+        ];
+        host.libvirt.must(&[&curl[..], options].concat())
+    };
+    let (url, known) = (
+        "https://localhost:7443/v1/status",
+        "Authorization: Bearer 0123456789abcdef0123",
+    );
+    let said = ask(&host, url, &["--cacert", &cert, "-H", known])?;
+    assert!(said.contains("qemu:///system"), "{said}");
+    let metrics = ask(
+        &host,
+        "https://localhost:7443/metrics",
+        &["--cacert", &cert, "-H", known],
+    )?;
+    assert!(
+        metrics.contains("firn_orchestrator_backend_up 1"),
+        "{metrics}"
+    );
+    assert!(
+        ask(&host, url, &["--cacert", &cert]).is_err(),
+        "without a token"
+    );
+    let other = "Authorization: Bearer 0123456789abcdef0124";
+    assert!(
+        ask(&host, url, &["--cacert", &cert, "-H", other]).is_err(),
+        "with another"
+    );
+    assert!(
+        ask(&host, "http://localhost:7443/v1/status", &["-H", known]).is_err(),
+        "without TLS"
+    );
+
+    // Its backend dies: within a second that is known, and told.
+    host.kill_backend()?;
+    let began = Instant::now();
+    loop {
+        let metrics = ask(
+            &host,
+            "https://localhost:7443/metrics",
+            &["--cacert", &cert, "-H", known],
+        )?;
+        if metrics.contains("firn_orchestrator_backend_up 0") {
+            break;
+        }
+        assert!(began.elapsed() < 2 * SECOND, "nobody has noticed");
+    }
+    println!("the backend's end was told after {:.0?}", began.elapsed());
+    assert!(host.firn(&["vm", "status"])?.contains("DOES NOT ANSWER"));
+    host.serve()?;
+    let began = Instant::now();
+    while host.firn(&["vm", "status"])?.contains("DOES NOT ANSWER") {
+        assert!(began.elapsed() < 2 * SECOND, "nobody has noticed");
+    }
+    let log = fs::read_to_string(host.orchestrator_log())?;
+    assert!(
+        log.contains("the backend does not answer") && log.contains("the backend answers again"),
+        "{log}"
+    );
+    Ok(())
+}
+
 /// Asks for something by metadata, as from plain virsh.
 fn request(host: &FirnHost, element: &str) -> TestResult {
     let set = [

@@ -94,6 +94,11 @@ impl FirnHost {
 
     /// Starts the orchestrator, and waits until it answers.
     pub fn orchestrate(&mut self) -> Result<()> {
+        self.orchestrate_with(&[])
+    }
+
+    /// The same, with more options.
+    pub fn orchestrate_with(&mut self, options: &[&str]) -> Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -102,7 +107,8 @@ impl FirnHost {
         command
             .env("RUST_LOG", "debug")
             .arg("--state")
-            .arg(self.libvirt.dir().join("orchestrator"));
+            .arg(self.libvirt.dir().join("orchestrator"))
+            .args(options);
         self.orchestrator = Some(command.stderr(log).spawn()?);
         let began = Instant::now();
         while self.firn(&["vm", "status"]).is_err() {

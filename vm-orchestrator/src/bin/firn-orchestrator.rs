@@ -1,9 +1,10 @@
 //! `firn-orchestrator`: what libvirt and the backend have to do with one another, until SIGTERM.
 
 use clap::{CommandFactory, Parser};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vm_orchestrator::orchestrator::{self, Settings};
+use vm_orchestrator::orchestrator::{self, Remote, Settings};
 
 /// Snapshots, reverts and clones libvirt's domains whose disks are Firn's vDisks
 #[derive(Debug, Parser)]
@@ -18,6 +19,29 @@ struct Args {
     /// libvirt's URI
     #[arg(long, value_name = "URI", default_value = "qemu:///system")]
     connect: String,
+    /// Serve the API on this address too, with TLS, for those who send the token
+    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["tls_cert", "tls_key", "token_file"])]
+    listen: Option<SocketAddr>,
+    /// Certificate chain for --listen, PEM
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_key: Option<PathBuf>,
+    /// File with the token that callers send (Authorization: Bearer TOKEN), 16 characters or more, mode 0600
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
+}
+
+impl Args {
+    fn remote(&self) -> Option<Remote> {
+        Some(Remote {
+            listen: self.listen?,
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            token: self.token_file.clone()?,
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -34,6 +58,7 @@ fn main() -> ExitCode {
     }
     logger.init();
     let settings = Settings {
+        remote: args.remote(),
         run: std::path::absolute(&args.run).unwrap_or(args.run),
         state: args.state,
         connect: args.connect,

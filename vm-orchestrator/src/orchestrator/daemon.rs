@@ -1,6 +1,7 @@
 //! The process: what runs until SIGTERM.
 
 use super::journal::Journal;
+use super::remote::{self, Remote};
 use super::{Orchestrator, Trouble, api};
 use crate::hypervisor::libvirt::{Libvirt, Listener};
 use crate::hypervisor::{Event, Hypervisor};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// libvirt's URI.
     pub connect: String,
+    /// The API on TCP, too.
+    pub remote: Option<Remote>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -84,6 +87,9 @@ async fn serve(
         drop(task);
     }
     let router = api::router(orchestrator.clone());
+    if let Some(remote) = &settings.remote {
+        remote::serve(remote, router.clone()).await?;
+    }
     tokio::spawn(async move { axum::serve(listener, router).await });
     log::info!("API on {}", socket.display());
     notify(NotifyState::Ready);
@@ -120,7 +126,7 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 }
 
 fn io_trouble(path: &Path) -> impl Fn(io::Error) -> Trouble {
-    move |error| Trouble::Journal(format!("{}: {error}", path.display()))
+    move |error| Trouble::Settings(format!("{}: {error}", path.display()))
 }
 
 fn notify(state: NotifyState<'_>) {

@@ -30,6 +30,7 @@ mod look;
 mod metadata;
 mod metrics;
 mod policy;
+mod remote;
 mod request;
 mod revert;
 mod snapshot;
@@ -40,6 +41,7 @@ mod trouble;
 mod unfinished;
 
 pub use daemon::{Settings, run};
+pub use remote::Remote;
 pub use trouble::Trouble;
 
 use crate::domain::read;

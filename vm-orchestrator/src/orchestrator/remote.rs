@@ -41,7 +41,11 @@ pub(super) async fn serve(remote: &Remote, router: Router) -> Result<(), Trouble
     let config = RustlsConfig::from_pem_file(&remote.certificate, &remote.key)
         .await
         .map_err(|error| {
-            let files = format!("{} and {}", remote.certificate.display(), remote.key.display());
+            let files = format!(
+                "{} and {}",
+                remote.certificate.display(),
+                remote.key.display()
+            );
             failed(&files, error)
         })?;
     let listener = TcpListener::bind(remote.listen).map_err(|e| failed(&remote.listen, e))?;

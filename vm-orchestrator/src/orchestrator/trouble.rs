@@ -16,6 +16,9 @@ pub enum Trouble {
     /// What was asked for can't be.
     #[error(transparent)]
     Asked(#[from] ApiError),
+    /// What it was started with.
+    #[error("{0}")]
+    Settings(String),
     /// The orchestrator's own database.
     #[error("the journal: {0}")]
     Journal(String),
@@ -43,7 +46,7 @@ impl Trouble {
                 error.kind == ErrorKind::Unavailable
             }
             Trouble::Backend(error) => !matches!(error, ClientError::Foreign { .. }),
-            Trouble::Journal(_) => false,
+            Trouble::Journal(_) | Trouble::Settings(_) => false,
         }
     }
 
@@ -77,7 +80,7 @@ impl Trouble {
             Trouble::Hypervisor(HypervisorError::Refused(_)) => {
                 ApiError::new(ErrorKind::Refused, text)
             }
-            Trouble::Journal(_) => ApiError::new(ErrorKind::Internal, text),
+            Trouble::Journal(_) | Trouble::Settings(_) => ApiError::new(ErrorKind::Internal, text),
         }
     }
 }
