@@ -15,7 +15,7 @@ pub const DOMAIN_NAME_MAX: usize = 255;
 /// Longest reason for which a domain has stopped, in bytes.
 pub const REASON_MAX: usize = 64;
 /// Names that no vDisk can have, because `RUN/NAME.sock` is taken by another socket.
-pub const RESERVED: &[&str] = &["control"];
+pub const RESERVED: &[&str] = &["control", "orchestrator"];
 
 /// A name or a size that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +147,7 @@ mod tests {
             "a\0",
             "a\n",
             "control",
+            "orchestrator",
             &"n".repeat(65),
         ] {
             let error = check_name(bad).unwrap_err();

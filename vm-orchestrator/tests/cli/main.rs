@@ -260,7 +260,7 @@ fn without_a_backend_the_way_out_is_said() {
     let (code, _, err) = finished(firn(dir.path()).args(["vdisk", "list"]).output().unwrap());
     assert_eq!(code, 5);
     assert!(
-        err.contains("no backend is listening on")
+        err.contains("firn-vhost-backend is not running: nobody listens on")
             && err.contains("firn-vhost-backend --store DIR --run"),
         "{err}"
     );

@@ -386,7 +386,10 @@ async fn nobody_listening_is_an_error_with_a_way_out() {
     let socket = run.path().join("control.sock");
     assert_eq!(
         error.to_string(),
-        format!("no backend is listening on {}", socket.display())
+        format!(
+            "firn-vhost-backend is not running: nobody listens on {}",
+            socket.display()
+        )
     );
     let command = format!(
         "firn-vhost-backend --store DIR --run {}",
