@@ -3,6 +3,7 @@
 //! * [`client`]: a user-space vhost-user-blk front end, as QEMU would be one, without a guest.
 //! * [`guest`]: QEMU with a real guest in it.
 //! * [`libvirt`]: a host with a libvirtd of its own.
+//! * [`pair`]: two such hosts, one backend and a guest between them.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
 //! * [`rig`]: a store with its backend, for one test.
@@ -14,7 +15,9 @@ pub mod client;
 pub mod guest;
 pub mod libvirt;
 pub mod measure;
+pub mod pair;
 pub mod pattern;
+
 pub mod rig;
 pub mod server;
 pub mod verify;

@@ -29,9 +29,8 @@ impl Host {
         let store = host.store();
         host.libvirt
             .must(&["firn", "store", "init", &store.display().to_string()])?;
-        let said = host.libvirt.must(&["firn", "hooks", "install"])?;
+        let said = host.libvirt.install_hook()?;
         assert!(said.contains("reload"), "{said}");
-        host.libvirt.must(&["pkill", "-HUP", "-x", "libvirtd"])?;
         let said = host.libvirt.must(&["firn", "hooks", "status"])?;
         assert!(
             said.contains("installed\n") && !said.contains("next"),

@@ -82,15 +82,9 @@ impl Machine {
 
     /// Like [`run`](Self::run), where anything but exit code 0 is an error. Returns what it printed.
     pub fn must(&mut self, command: &str, timeout: Duration) -> io::Result<String> {
-        let answer = self.run(command, timeout)?;
-        if answer.code != 0 {
-            let text = format!(
-                "in the guest, exit code {} of: {command}\n{}",
-                answer.code, answer.output
-            );
-            return Err(self.explain(&io::Error::other(text)));
-        }
-        Ok(answer.output)
+        self.agent
+            .must(command, timeout)
+            .map_err(|error| self.explain(&error))
     }
 
     /// Starts a command in the guest and returns at once.
@@ -114,18 +108,9 @@ impl Machine {
 
     /// Fails if the guest's kernel has seen an I/O error, a file system error or a request that hung.
     pub fn assert_no_io_errors(&mut self) -> io::Result<()> {
-        const WORRIES: &str = "I/O error|EXT4-fs error|EXT4-fs warning|Buffer I/O|blocked for more than|JBD2:.*rror|rcu.*stall";
-        let answer = self.run(
-            &format!("dmesg | grep -E '{WORRIES}'"),
-            Duration::from_secs(30),
-        )?;
-        if answer.code == 0 {
-            return Err(io::Error::other(format!(
-                "the guest's kernel complained:\n{}",
-                answer.output
-            )));
-        }
-        Ok(())
+        self.agent
+            .assert_no_io_errors()
+            .map_err(|error| self.explain(&error))
     }
 
     /// Switches the guest off from inside and waits for QEMU's end.
