@@ -72,7 +72,10 @@ impl<D: Disk> Export<D> {
         let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
         let (disk, pool) = (Arc::clone(&self.disk), Arc::clone(&self.pool));
-        log::info!("{}: attached by {front_end}", self.name());
+        match seat.beside() {
+            None => log::info!("{}: attached by {front_end}", self.name()),
+            Some(other) => log::info!("{}: {front_end} is connected, beside {other}", self.name()),
+        }
         let thread = std::thread::Builder::new()
             .name("firn-session".to_owned())
             .spawn(move || serve(stream, seat, disk, pool))?;

@@ -73,6 +73,7 @@ pub struct Seat {
     table: Arc<Mutex<Table>>,
     id: Id,
     front_end: FrontEnd,
+    beside: Option<FrontEnd>,
     bell: Arc<OwnedFd>,
 }
 
@@ -108,6 +109,7 @@ impl Attachments {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let bell = Arc::new(eventfd(0, flags).map_err(std::io::Error::from)?);
         let stream = stream.try_clone()?;
+        let beside = table.first().map(|first| first.attachment.front_end);
         let id = Id(table.next_id);
         table.next_id += 1;
         table.members.push(Member {
@@ -123,6 +125,7 @@ impl Attachments {
             table: Arc::clone(&self.table),
             id,
             front_end,
+            beside,
             bell,
         })
     }
@@ -229,6 +232,11 @@ impl Seat {
     /// Who this is.
     pub fn front_end(&self) -> FrontEnd {
         self.front_end
+    }
+
+    /// Who was there when it came.
+    pub fn beside(&self) -> Option<FrontEnd> {
+        self.beside
     }
 
     /// Who else holds the vDisk, if anybody does: then its settings are not this session's to change.
