@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
@@ -54,6 +54,8 @@ pub struct Attachments {
 struct Table {
     lease: Lease,
     members: Vec<Member>,
+    /// When the holder stopped its last queue.
+    rested: Option<Instant>,
     next_id: u64,
     closed: bool,
 }
@@ -82,8 +84,8 @@ pub struct Seat {
 pub enum Permit {
     /// It may. With whom the vDisk was served by until now, where that one is still connected.
     Granted {
-        /// The one before.
-        from: Option<FrontEnd>,
+        /// The one before, and how long ago it has stopped.
+        from: Option<(FrontEnd, Duration)>,
     },
     /// This one has stopped its queues and is still there.
     Wait(FrontEnd),
@@ -202,8 +204,12 @@ impl Seat {
         match answer {
             Answer::Yes { from } => {
                 table.ring(self.id);
+                let pause = table
+                    .rested
+                    .take()
+                    .map_or(Duration::ZERO, |at| at.elapsed());
                 Permit::Granted {
-                    from: from.and_then(|id| table.front_end(id)),
+                    from: from.and_then(|id| Some((table.front_end(id)?, pause))),
                 }
             }
             Answer::Wait(holder) => Permit::Wait(somebody(holder)),
@@ -214,7 +220,9 @@ impl Seat {
 
     /// Its last queue has stopped, and nothing of it is in flight. See [`Lease::rest`].
     pub fn rest(&self, logged: bool) {
-        self.table.lock().lease.rest(self.id, logged);
+        let mut table = self.table.lock();
+        table.lease.rest(self.id, logged);
+        table.rested = Some(Instant::now());
     }
 
     /// It no longer wants to start queues.

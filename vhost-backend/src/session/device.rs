@@ -185,8 +185,11 @@ impl<D: Disk> Handler<D> {
         let (name, us) = (self.disk.name(), self.seat.front_end());
         match self.seat.ask() {
             Permit::Granted { from } => {
-                if let Some(from) = from {
-                    log::info!("{name}: handed over by {from} to {us}");
+                if let Some((from, pause)) = from {
+                    let pause = pause.as_millis();
+                    log::info!(
+                        "{name}: handed over by {from} to {us}, which starts {pause} ms after its stop"
+                    );
                 }
                 self.waits = None;
                 self.keep_what_was_told()?;
