@@ -17,8 +17,9 @@ use super::lease::{Answer, Id, Lease};
 
 /// Front ends that may be connected at a time: a guest's, and the one that it is being migrated to.
 const CONNECTED_MAX: usize = 2;
-/// Sessions, with those that have hung up and are not at their end yet: the holder's last requests may take a while.
-const SESSIONS_MAX: usize = CONNECTED_MAX + 1;
+/// Sessions, with those that have hung up and are not at their end yet. Of these there are a few where front ends come and go quickly, and
+/// one whose last requests take a while; more only where somebody means harm.
+const SESSIONS_MAX: usize = 64;
 
 /// A connection.
 #[derive(Debug, Clone, Copy)]
