@@ -102,12 +102,6 @@ impl Pair {
         Ok(())
     }
 
-    /// Reboots the guest, which ends the load.
-    pub fn reboot(&mut self) -> Outcome<()> {
-        let _ = self.agent().begin("reboot")?;
-        Ok(self.agent().await_ready(BOOT)?)
-    }
-
     /// Talks to the guest where it is now.
     pub fn connect(&mut self) -> Outcome<()> {
         let last = self.agent.as_ref().map_or(0, Agent::last_id);
@@ -267,13 +261,6 @@ impl Pair {
         self.server.kill()?;
         self.server = self.firn.serve()?;
         Ok(())
-    }
-
-    /// The same for a load that a reboot has ended.
-    pub fn verify_after_reboot(&mut self) -> Outcome<()> {
-        // The last file's checksum may have been noted and not synced, and that of one more not noted.
-        self.must(&format!("mount /dev/vdb /mnt && {VERIFY}"), 240 * SECOND)?;
-        Ok(self.agent().assert_no_io_errors()?)
     }
 
     /// Ends the load and looks whether all is there that was written; the longest time that writing a file has taken.
