@@ -102,6 +102,27 @@ fn the_backend_dies_meanwhile() -> TestResult {
     Ok(())
 }
 
+/// Just when the new QEMU has started its queues, while the old one is still connected: both come back, in any order.
+#[test]
+fn the_backend_dies_at_the_switch() -> TestResult {
+    let mut pair = Pair::start()?;
+    pair.boot_and_load()?;
+    for _ in 0..4 {
+        pair.progress()?;
+        let handed_over = pair.said("data: handed over")?;
+        let mut migration = pair.begin_migration(&["--live"])?;
+        while pair.said("data: handed over")? == handed_over && migration.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        pair.kill_backend()?;
+        let downtime = pair.end_migration(migration)?;
+        println!("killed at the switch, the guest stood still for {downtime:?}");
+    }
+    let worst = pair.verify()?;
+    assert!(worst < 60 * SECOND, "{worst:?}");
+    Ok(())
+}
+
 /// The same domain, or another one, that is started beside the guest and not migrated.
 #[test]
 fn a_start_is_no_migration() -> TestResult {
