@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use firn_fuzz::{Input, eventfd, memfd};
 use libfuzzer_sys::fuzz_target;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use vhost_backend::session::serve;
+use vhost_backend::session::{Attachments, FrontEnd, serve};
 use vhost_backend::testing::{RamDisk, Trick, pool};
 
 const MEMORY: u64 = 0x1_0000;
@@ -38,7 +38,9 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let served = Arc::clone(&disk);
     std::thread::spawn(move || {
         for (stream, ended) in inbox {
-            serve(stream, Arc::clone(&served), Arc::clone(&pool));
+            let front_end = FrontEnd::of(&stream).unwrap();
+            let seat = Attachments::default().admit(&stream, front_end).unwrap();
+            serve(stream, seat, Arc::clone(&served), Arc::clone(&pool));
             let _ = ended.send(());
         }
     });

@@ -12,13 +12,15 @@ pub const BRIEF: Duration = Duration::from_millis(900);
 pub enum Operation {
     /// It is about to be started: failing keeps it from that, and what is said is shown.
     Prepare,
+    /// It is being migrated here, and `prepare` comes next. What is said on standard output would become its XML.
+    Incoming,
     /// Its QEMU has just started. Failing would end it.
     Started,
     /// Its QEMU was found again by a new libvirtd. Failing would kill it.
     Found,
     /// It is over: its QEMU has gone, or has never come. libvirt says `stopped` first, and only now why.
     Over,
-    /// Whatever needs nothing of ours: `start` and `stopped`, `migrate` and `restore`, whose XML stays as it is, and what later libvirts call.
+    /// Whatever needs nothing of ours: `start` and `stopped`, `restore`, whose XML stays as it is and which is a start like any other, and what later libvirts call.
     Other,
 }
 
@@ -46,6 +48,7 @@ impl Call {
         let mut args = args.fuse().skip(1);
         let operation = match args.next().as_deref() {
             Some("prepare") => Operation::Prepare,
+            Some("migrate") => Operation::Incoming,
             Some("started") => Operation::Started,
             Some("reconnect" | "attach") => Operation::Found,
             Some("release") => Operation::Over,
@@ -75,10 +78,11 @@ mod tests {
             (Operation::Prepare, None)
         );
         assert_eq!(call("web reconnect begin -").operation, Operation::Found);
+        assert_eq!(call("web migrate begin -").operation, Operation::Incoming);
         for other in [
             "",
             "web",
-            "web migrate begin -",
+            "web restore begin -",
             "web stopped end -",
             "web x y z",
         ] {

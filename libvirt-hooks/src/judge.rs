@@ -3,7 +3,7 @@
 use crate::domain::{self, Disk, Domain};
 use crate::process::FrontEnd;
 use control_api::limits::QUEUES_MAX;
-use control_api::types::VDisk;
+use control_api::types::{DomainState, VDisk};
 use std::collections::HashSet;
 
 /// What a backend says of a vDisk.
@@ -51,17 +51,19 @@ pub fn domain(domain: &Domain, ours: &[(domain::VDisk<'_>, &Disk)]) -> Result<()
     Ok(())
 }
 
-/// Whether a vDisk can be attached now. `front_end` tells who a process is.
+/// Whether a vDisk can be attached now. `incoming`: the domain runs on another host of this backend's, and is being migrated here. `front_end` tells who a process
+/// is, if it is one of this host: the other host may have processes of its own, and then the vDisk's record tells whose it is.
 pub fn disk(
     domain: &Domain,
     vdisk: &domain::VDisk<'_>,
     disk: &Disk,
+    incoming: bool,
     found: Found,
     front_end: impl Fn(u32) -> Option<FrontEnd>,
 ) -> Verdict {
     let (run, name) = (vdisk.run.display(), vdisk.name);
-    let attached = match found {
-        Found::Served(vdisk) => vdisk.attached,
+    let served = match found {
+        Found::Served(vdisk) => vdisk,
         Found::Unknown => {
             return Verdict::Never(format!(
                 "there is no vDisk {name} in {run}, which {} of domain {} is: see firn --run {run} vdisk list",
@@ -72,10 +74,20 @@ pub fn disk(
             return Verdict::NotYet(format!("vDisk {name} is not served: {why}"));
         }
     };
-    let Some(attached) = attached else {
+    let Some(attached) = served.attached else {
         return Verdict::Ready;
     };
-    let by = match front_end(attached.pid) {
+    let holder = front_end(attached.pid);
+    if incoming && is_its(domain, &served, holder.as_ref()) {
+        return match served.waiting {
+            None => Verdict::Ready,
+            Some(waiting) => Verdict::InUse(format!(
+                "vDisk {name} is in use by domain {} itself, and another front end (process {}) waits for it already: stop that one",
+                domain.name, waiting.pid
+            )),
+        };
+    }
+    let by = match holder {
         Some(other) if other.uuid == Some(domain.uuid) && !domain.uuid.is_nil() => {
             "another QEMU of this same domain".into()
         }
@@ -89,10 +101,23 @@ pub fn disk(
     ))
 }
 
+/// Whether it is this domain that a vDisk is attached by.
+fn is_its(domain: &Domain, vdisk: &VDisk, holder: Option<&FrontEnd>) -> bool {
+    let uuid = match holder.and_then(|holder| holder.uuid) {
+        Some(uuid) => Some(uuid),
+        None => vdisk
+            .domain
+            .as_ref()
+            .filter(|known| known.state == DomainState::Running)
+            .map(|known| known.uuid),
+    };
+    uuid == Some(domain.uuid) && !domain.uuid.is_nil()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control_api::types::Attachment;
+    use control_api::types::{Attachment, DomainUse};
     use uuid::Uuid;
 
     fn vdisk(disk: &Disk) -> domain::VDisk<'_> {
@@ -128,17 +153,38 @@ mod tests {
                 uid: 0,
                 since: 0,
             }),
+            waiting: None,
             domain: None,
             flattening: None,
         }))
     }
 
+    /// Served to somebody; the record says who, if anything.
+    fn known_as(uuid: Option<u128>, state: DomainState) -> Found {
+        let Found::Served(mut vdisk) = served(true) else {
+            panic!("served");
+        };
+        vdisk.domain = uuid.map(|uuid| DomainUse {
+            name: "shop".into(),
+            uuid: Uuid::from_u128(uuid),
+            state,
+            reason: None,
+            since: 0,
+        });
+        Found::Served(vdisk)
+    }
+
     fn judged(found: Found, user: Option<FrontEnd>) -> Verdict {
+        judged_as(false, found, user)
+    }
+
+    fn judged_as(incoming: bool, found: Found, user: Option<FrontEnd>) -> Verdict {
         let domain = web();
         disk(
             &domain,
             &vdisk(&domain.disks[0]),
             &domain.disks[0],
+            incoming,
             found,
             |pid| {
                 assert_eq!(pid, 812);
@@ -169,6 +215,38 @@ mod tests {
         assert!(matches!(none, Verdict::Never(why) if why.contains("no vDisk web")));
         let down = judged(Found::Nobody("refused".into()), None);
         assert!(matches!(down, Verdict::NotYet(why) if why.contains("not served: refused")));
+    }
+
+    #[test]
+    fn what_a_migration_may_attach_beside_its_domain() {
+        let its = |found, user| judged_as(true, found, user) == Verdict::Ready;
+        let nobody = || served(true);
+        assert!(its(served(false), None));
+        assert!(its(nobody(), of(1)));
+        assert!(!its(nobody(), of(2)));
+        assert!(!its(nobody(), None));
+        // A process that this host does not know, or that only has the number of the right one.
+        let stranger = Some(FrontEnd {
+            name: None,
+            uuid: None,
+        });
+        for user in [None, stranger] {
+            let recorded = |uuid, state| its(known_as(uuid, state), user.clone());
+            assert!(recorded(Some(1), DomainState::Running));
+            assert!(!recorded(Some(1), DomainState::Stopped));
+            assert!(!recorded(Some(2), DomainState::Running));
+            assert!(!recorded(None, DomainState::Running));
+        }
+        // What is seen counts for more than what was said.
+        assert!(!its(known_as(Some(1), DomainState::Running), of(2)));
+        let not_incoming = judged(known_as(Some(1), DomainState::Running), None);
+        assert!(matches!(not_incoming, Verdict::InUse(_)));
+        let Found::Served(mut vdisk) = served(true) else {
+            panic!("served");
+        };
+        vdisk.waiting = vdisk.attached;
+        let third = judged_as(true, Found::Served(vdisk), of(1));
+        assert!(matches!(third, Verdict::InUse(why) if why.contains("waits for it already")));
     }
 
     #[test]

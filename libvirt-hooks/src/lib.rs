@@ -6,12 +6,17 @@
 //!
 //! | libvirt's call | what is done | when it fails |
 //! |---|---|---|
-//! | `prepare` | waits until each vDisk is served and free; looks at its queues ([`judge`]) | the domain is not started, virsh shows why |
+//! | `migrate` | a note that the domain comes from another host ([`incoming`]) | a note that is not there keeps the domain from being migrated here |
+//! | `prepare` | waits until each vDisk is served and free, or the domain's own that is being migrated here; looks at its queues ([`judge`]) | the domain is not started, virsh shows why |
 //! | `started`, `reconnect`, `attach` | the vDisk's domain is running: kept | nothing: a failing `reconnect` would kill the guest |
-//! | `release` | what it has written is made durable, and kept why it has stopped | nothing |
+//! | `release` | what it has written is made durable, and kept why it has stopped, unless it runs elsewhere now | nothing |
+//!
+//! `restore` needs nothing: a `prepare` follows, and `started`. Of a migration the new host says `migrate`, `prepare`, `started` before the guest is switched to
+//! it, and `release` if it comes to nothing; the old one says `release` with the reason `migrated`.
 
 mod call;
 mod domain;
+pub mod incoming;
 pub mod judge;
 mod process;
 mod record;
@@ -60,6 +65,12 @@ pub fn run(call: &Call, xml: &str) -> Result<(), String> {
                 ours.push((vdisk, disk));
             }
         }
+        if call.operation == Operation::Incoming {
+            if !ours.is_empty() {
+                incoming::leave(Path::new(incoming::DIR), domain.uuid);
+            }
+            return Ok(());
+        }
         if call.operation != Operation::Prepare {
             for (vdisk, _) in &ours {
                 record::record(call, &domain, vdisk).await;
@@ -67,9 +78,10 @@ pub fn run(call: &Call, xml: &str) -> Result<(), String> {
             return Ok(());
         }
         judge::domain(&domain, &ours)?;
+        let incoming = incoming::take(Path::new(incoming::DIR), domain.uuid);
         let began = Instant::now();
         for (vdisk, disk) in &ours {
-            ready(&domain, vdisk, disk, began).await?;
+            ready(&domain, vdisk, disk, incoming, began).await?;
         }
         Ok(())
     })
@@ -86,20 +98,22 @@ async fn ready(
     domain: &Domain,
     vdisk: &VDisk<'_>,
     disk: &Disk,
+    incoming: bool,
     began: Instant,
 ) -> Result<(), String> {
     let mut used_since = None;
     loop {
         let found = look(vdisk).await;
-        let (why, over) = match judge::disk(domain, vdisk, disk, found, process::front_end) {
-            Verdict::Ready => return Ok(()),
-            Verdict::Never(why) => return Err(why),
-            Verdict::NotYet(why) => (why, began.elapsed() >= PATIENCE),
-            Verdict::InUse(why) => {
-                let since = used_since.get_or_insert_with(Instant::now);
-                (why, since.elapsed() >= IN_USE)
-            }
-        };
+        let (why, over) =
+            match judge::disk(domain, vdisk, disk, incoming, found, process::front_end) {
+                Verdict::Ready => return Ok(()),
+                Verdict::Never(why) => return Err(why),
+                Verdict::NotYet(why) => (why, began.elapsed() >= PATIENCE),
+                Verdict::InUse(why) => {
+                    let since = used_since.get_or_insert_with(Instant::now);
+                    (why, since.elapsed() >= IN_USE)
+                }
+            };
         if over {
             return Err(why);
         }

@@ -4,6 +4,7 @@
 //! * [`guest`]: QEMU with a real guest in it.
 //! * [`host`]: a host with a systemd of its own, where packages are installed.
 //! * [`libvirt`]: a host with a libvirtd of its own.
+//! * [`pair`]: two such hosts, one backend and a guest between them.
 //! * [`pattern`]: block contents that say where they belong and how well they compress.
 //! * [`steps`]: a load in a guest that notices when its disk and its memory are of different instants.
 //! * [`verify`]: which contents a sector may have, given what was written, acknowledged and flushed.
@@ -17,7 +18,9 @@ pub mod guest;
 pub mod host;
 pub mod libvirt;
 pub mod measure;
+pub mod pair;
 pub mod pattern;
+
 pub mod rig;
 pub mod server;
 pub mod steps;

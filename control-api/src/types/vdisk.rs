@@ -29,6 +29,10 @@ pub struct VDisk {
     /// Who is attached; absent when nobody is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attachment>,
+    /// A second front end that is connected: a guest is being migrated to it, or it has no business there. It is served when
+    /// the first one has handed over, or has gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Attachment>,
     /// The libvirt domain that uses it, or did last, as libvirt's hook has said; absent: it has never said anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<DomainUse>,
@@ -102,7 +106,7 @@ pub struct RecordDomain {
     pub reason: Option<String>,
 }
 
-/// The front end that holds a vDisk's write lease.
+/// A front end that is connected to a vDisk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attachment {
     /// Process id of the front end, usually a QEMU; 0 where the kernel can't tell (another pid namespace).

@@ -162,6 +162,32 @@ impl Raw {
             .command(Code::SetVringEnable, &vring_state(index, 1), &[])
     }
 
+    /// Has writes noted from now on, as for a migration; where, is not said.
+    pub fn log_all(&self) -> Result<(), ClientError> {
+        let offered = self.link.ask_u64(Code::GetFeatures)?;
+        self.link
+            .command(Code::SetFeatures, &offered.to_ne_bytes(), &[])
+    }
+
+    /// GET_VRING_BASE.
+    pub fn stop_queue(&self, index: u16) -> Result<(), ClientError> {
+        self.link
+            .ask(Code::GetVringBase, &vring_state(index, 0))
+            .map(drop)
+    }
+
+    /// Starts a queue that was stopped.
+    pub fn restart_queue(&self, index: u16) -> Result<(), ClientError> {
+        let base = vring_state(index, u32::from(self.used(index)));
+        self.link.command(Code::SetVringBase, &base, &[])?;
+        let kick = self.kicks[usize::from(index)].as_fd();
+        let number = u64::from(index).to_ne_bytes();
+        self.link.command(Code::SetVringKick, &number, &[kick])?;
+        // An acknowledgement of what came before need not say that it runs.
+        self.link
+            .command(Code::SetVringEnable, &vring_state(index, 1), &[])
+    }
+
     /// Where a queue's descriptors, used and avail ring are in the front end.
     pub fn ring_addresses(&self, index: u16) -> [u64; 3] {
         let base = self.memory.address() + u64::from(index) * STRIDE as u64;

@@ -40,7 +40,7 @@ pub struct Agent {
 impl Agent {
     /// Connects to the serial port's socket. `last_id`: the newest ticket that an earlier
     /// connection to the same guest gave out, else 0.
-    pub(crate) fn connect(socket: &Path, last_id: u32) -> io::Result<Self> {
+    pub fn connect(socket: &Path, last_id: u32) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self {
@@ -51,12 +51,13 @@ impl Agent {
         })
     }
 
-    pub(crate) fn last_id(&self) -> u32 {
+    /// The newest ticket that was given out.
+    pub fn last_id(&self) -> u32 {
         self.last_id
     }
 
     /// Waits until a guest that is booting takes commands.
-    pub(crate) fn await_ready(&mut self, timeout: Duration) -> io::Result<()> {
+    pub fn await_ready(&mut self, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.line(deadline)? {
@@ -120,6 +121,28 @@ impl Agent {
             }
         }
         Ok(None)
+    }
+
+    /// Runs a command to its end; anything but exit code 0 is an error. Returns what it printed.
+    pub fn must(&mut self, command: &str, timeout: Duration) -> io::Result<String> {
+        let ticket = self.begin(command)?;
+        let answer = self.finish(&ticket, timeout)?;
+        if answer.code != 0 {
+            let (code, output) = (answer.code, answer.output);
+            let what = format!("in the guest, exit code {code} of: {command}\n{output}");
+            return Err(io::Error::other(what));
+        }
+        Ok(answer.output)
+    }
+
+    /// Fails if the guest's kernel has seen an I/O error, a file system error or a request that hung.
+    pub fn assert_no_io_errors(&mut self) -> io::Result<()> {
+        const WORRIES: &str = "I/O error|EXT4-fs error|EXT4-fs warning|Buffer I/O|blocked for more than|JBD2:.*rror|rcu.*stall";
+        self.must(
+            &format!("! dmesg | grep -E '{WORRIES}'"),
+            Duration::from_secs(30),
+        )
+        .map(drop)
     }
 
     /// The next whole line, or `None` once the deadline has passed.

@@ -1,6 +1,6 @@
 //! One QEMU process, with its disks, consoles and control channels.
 
-use super::{Agent, Answer, BOOT, Qmp, Ticket, WORRIES, accelerator, tail};
+use super::{Agent, Answer, BOOT, Qmp, Ticket, accelerator, tail};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,15 +79,9 @@ impl Machine {
 
     /// Like [`run`](Self::run), where anything but exit code 0 is an error. Returns what it printed.
     pub fn must(&mut self, command: &str, timeout: Duration) -> io::Result<String> {
-        let answer = self.run(command, timeout)?;
-        if answer.code != 0 {
-            let text = format!(
-                "in the guest, exit code {} of: {command}\n{}",
-                answer.code, answer.output
-            );
-            return Err(self.explain(&io::Error::other(text)));
-        }
-        Ok(answer.output)
+        self.agent
+            .must(command, timeout)
+            .map_err(|error| self.explain(&error))
     }
 
     /// Starts a command in the guest and returns at once.
@@ -111,14 +105,9 @@ impl Machine {
 
     /// Fails if the guest's kernel has seen an I/O error, a file system error or a request that hung.
     pub fn assert_no_io_errors(&mut self) -> io::Result<()> {
-        let answer = self.run(WORRIES, Duration::from_secs(30))?;
-        if answer.code == 0 {
-            return Err(io::Error::other(format!(
-                "the guest's kernel complained:\n{}",
-                answer.output
-            )));
-        }
-        Ok(())
+        self.agent
+            .assert_no_io_errors()
+            .map_err(|error| self.explain(&error))
     }
 
     /// Switches the guest off from inside and waits for QEMU's end.

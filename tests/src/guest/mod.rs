@@ -25,9 +25,6 @@ use std::time::Duration;
 /// Longest boot: through firmware and boot loader, on TCG, with other tests beside it.
 pub(crate) const BOOT: Duration = Duration::from_secs(180);
 
-/// A command that finds what the guest's kernel has complained of, and fails where there is nothing.
-pub(crate) const WORRIES: &str = "dmesg | grep -E 'I/O error|EXT4-fs error|EXT4-fs warning|Buffer I/O|blocked for more than|JBD2:.*rror|rcu.*stall'";
-
 /// The last lines of a log, indented; none where it is not there.
 pub(crate) fn tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();

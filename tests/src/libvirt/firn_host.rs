@@ -34,9 +34,8 @@ impl FirnHost {
         };
         let store = host.store().display().to_string();
         host.firn(&["store", "init", &store])?;
-        let said = host.firn(&["hooks", "install"])?;
+        let said = host.libvirt.install_hook()?;
         assert!(said.contains("reload"), "{said}");
-        host.libvirt.must(&["pkill", "-HUP", "-x", "libvirtd"])?;
         let said = host.firn(&["hooks", "status"])?;
         assert!(
             said.contains("installed\n") && !said.contains("next"),

@@ -225,14 +225,9 @@ impl LibvirtGuest {
 
     /// Fails if the guest's kernel has seen an I/O error, a file system error or a request that hung.
     pub fn assert_no_io_errors(&mut self) -> io::Result<()> {
-        let answer = self.run(guest::WORRIES, Duration::from_secs(30))?;
-        match answer.code {
-            0 => Err(io::Error::other(format!(
-                "the guest's kernel complained:\n{}",
-                answer.output
-            ))),
-            _ => Ok(()),
-        }
+        let worries = self.agent()?.assert_no_io_errors();
+        self.last_id = self.agent()?.last_id();
+        worries.map_err(|error| self.explain(&error))
     }
 
     /// Adds the ends of the console and of QEMU's messages to an error.

@@ -16,7 +16,7 @@ pub use load::Load;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,23 @@ use tempfile::TempDir;
 use crate::rig::PATIENCE;
 use crate::server::Binaries;
 
-/// What a host does first, in its namespaces; `$0` is a directory of its own.
+/// What a host does first, in its namespaces; `$0` is a directory of its own, `$1` its name, `$2` nothing or what its `/run/firn` is.
+/// libvirt's sockets and those of its guests can be reached from outside, in `$0/sockets`.
 const SCRIPT: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
-for place in etc lib log cache; do mkdir -p "$0/$place"; done
+hostname "$1"
+for place in etc lib log cache sockets; do mkdir -p "$0/$place"; done
+mkdir -p /run/libvirt /run/firn
+mount --bind "$0/sockets" /run/libvirt
+[ -z "$2" ] || mount --bind "$2" /run/firn
 mkdir -p "$0/etc/hooks" /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
 cp -a /etc/libvirt/qemu.conf /etc/libvirt/libvirtd.conf /etc/libvirt/virtlogd.conf "$0/etc/" 2>/dev/null || true
 # Guests as root, without what takes a systemd.
 printf '%s\n' 'user = "root"' 'group = "root"' 'security_driver = "none"' 'namespaces = []' 'cgroup_controllers = []' \
     'remember_owner = 0' >> "$0/etc/qemu.conf"
+# A host is told from another by this, and clients of other hosts have no process ids here.
+printf 'host_uuid = "%s"\nauth_unix_rw = "none"\n' "$(cat /proc/sys/kernel/random/uuid)" >> "$0/etc/libvirtd.conf"
 mount --bind "$0/etc" /etc/libvirt
 mount --bind "$0/lib" /var/lib/libvirt
 mount --bind "$0/log" /var/log/libvirt
@@ -47,7 +54,7 @@ while sleep 1000; do :; done
 "#;
 
 /// How long a program may take that is not said to take longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A host with libvirt, and with Firn's programs in the path.
 #[derive(Debug)]
@@ -62,6 +69,11 @@ pub struct LibvirtHost {
 impl LibvirtHost {
     /// Starts it, with libvirtd.
     pub fn start(binaries: Binaries) -> io::Result<Self> {
+        Self::start_as("host", None, binaries)
+    }
+
+    /// The same with a name, and maybe with another host's directory for its `/run/firn`.
+    pub fn start_as(name: &str, firn: Option<&Path>, binaries: Binaries) -> io::Result<Self> {
         let dir = TempDir::with_prefix("firn-libvirt-")?;
         // Whatever becomes of the test, nothing of the host stays.
         let unshare = Command::new("setpriv")
@@ -83,6 +95,8 @@ impl LibvirtHost {
                 SCRIPT,
             ])
             .arg(dir.path())
+            .arg(name)
+            .arg(firn.unwrap_or(Path::new("")))
             .stdin(Stdio::null())
             .spawn()?;
         let mut host = Self {
@@ -105,6 +119,24 @@ impl LibvirtHost {
     /// A directory that its processes see as this one does.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Where its `/run/libvirt` is seen from other hosts.
+    pub fn sockets(&self) -> PathBuf {
+        self.dir().join("sockets")
+    }
+
+    /// The URI that other hosts know its libvirt by.
+    pub fn uri(&self) -> String {
+        let socket = self.sockets().join("libvirt-sock");
+        format!("qemu+unix:///system?socket={}", socket.display())
+    }
+
+    /// Installs the hook, as a user would.
+    pub fn install_hook(&self) -> io::Result<String> {
+        let said = self.must(&["firn", "hooks", "install"])?;
+        self.must(&["pkill", "-HUP", "-x", "libvirtd"])?;
+        Ok(said)
     }
 
     /// A program to be run in it.

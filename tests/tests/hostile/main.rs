@@ -10,3 +10,4 @@ mod messages;
 mod queues;
 mod rings;
 mod scene;
+mod second;

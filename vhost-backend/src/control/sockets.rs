@@ -1,6 +1,6 @@
 //! The vDisks' sockets, as far as the control API changes them.
 
-use crate::exports::{ExportError, Exports};
+use crate::exports::{self, ExportError, Exports};
 use crate::store_engine::StoreDisk;
 use block_store::{Store, VDisk};
 use control_api::types::Attachment;
@@ -15,6 +15,10 @@ pub trait Sockets: Send + Sync + 'static {
     fn path(&self, name: &str) -> PathBuf;
     /// Who is attached.
     fn attached(&self, name: &str) -> Option<Attachment>;
+    /// Who is connected, too.
+    fn waiting(&self, _name: &str) -> Option<Attachment> {
+        None
+    }
     /// Opens a vDisk's socket; it listens when this returns.
     fn open(&self, vdisk: Arc<VDisk>) -> Result<(), ApiError>;
     /// Closes a vDisk's socket, unless somebody is attached: then [`ErrorKind::Busy`]. Nobody can attach afterwards.
@@ -40,13 +44,11 @@ impl Sockets for ExportedSockets {
     }
 
     fn attached(&self, name: &str) -> Option<Attachment> {
-        let attachment = self.exports.get(name)?.attached?;
-        let since = attachment.since.duration_since(UNIX_EPOCH);
-        Some(Attachment {
-            pid: attachment.front_end.pid.try_into().unwrap_or(0),
-            uid: attachment.front_end.uid,
-            since: since.map_or(0, |since| since.as_secs()),
-        })
+        self.exports.get(name)?.attached.map(view)
+    }
+
+    fn waiting(&self, name: &str) -> Option<Attachment> {
+        self.exports.get(name)?.waiting.map(view)
     }
 
     fn open(&self, vdisk: Arc<VDisk>) -> Result<(), ApiError> {
@@ -60,6 +62,15 @@ impl Sockets for ExportedSockets {
             Ok(()) | Err(ExportError::NotFound(_)) => Ok(()),
             Err(error) => Err(explain(error)),
         }
+    }
+}
+
+fn view(attachment: exports::Attachment) -> Attachment {
+    let since = attachment.since.duration_since(UNIX_EPOCH);
+    Attachment {
+        pid: attachment.front_end.pid.try_into().unwrap_or(0),
+        uid: attachment.front_end.uid,
+        since: since.map_or(0, |since| since.as_secs()),
     }
 }
 

@@ -104,6 +104,7 @@ impl Inner {
                 .to_string_lossy()
                 .into_owned(),
             attached: self.sockets.attached(vdisk.name()),
+            waiting: self.sockets.waiting(vdisk.name()),
             domain: vdisk.used().and_then(Self::domain_of),
             // The two are of the same shape.
             flattening: self

@@ -1,12 +1,10 @@
 //! Sockets, and who is connected to them.
 //!
 //! Every visible vDisk has a socket `RUN/NAME.sock` (mode 0660) that listens for as long as the backend runs, attached
-//! or not. **The write lease is the connection**: one front end at a time, and when its connection is gone, so is the
-//! lease; nothing is written down that could go stale. The front end's process id comes from the kernel (SO_PEERCRED).
-//!
-//! A second front end is refused: its connection is closed at once, with a log line that names both processes. If the
-//! first one has hung up already and its last requests are still being finished, the second one waits for that instead
-//! (a restarted QEMU must not fail because it was quick).
+//! or not. Two front ends may be connected, so that a guest can be migrated from one to the other; **one at a time has
+//! the write lease**, which is its running queues (`session/lease.rs`), and goes with its connection; nothing is written down that
+//! could go stale. A third one's connection is closed at once, with a log line. A front end's process id comes from the
+//! kernel (SO_PEERCRED).
 //!
 //! One thread accepts connections for all sockets; each connection's messages have a thread of their own, which sleeps
 //! nearly always. Neither is on the data path.
@@ -20,13 +18,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::engine::Disk;
+pub use crate::session::Attachment;
 use crate::session::FrontEnd;
 use crate::workers::Pool;
 
@@ -84,17 +83,10 @@ pub struct ExportStatus {
     pub name: String,
     /// Where its socket is.
     pub socket: PathBuf,
-    /// Who is connected.
+    /// Who serves its guest from it, or did last, or was connected first.
     pub attached: Option<Attachment>,
-}
-
-/// A connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Attachment {
-    /// Who.
-    pub front_end: FrontEnd,
-    /// Since when.
-    pub since: SystemTime,
+    /// Who else is connected.
+    pub waiting: Option<Attachment>,
 }
 
 /// All sockets. Cheap to clone; all clones are the same.
@@ -233,7 +225,7 @@ impl<D: Disk> Exports<D> {
         // All are told before the first is waited for.
         let threads: Vec<_> = exports
             .values()
-            .filter_map(|(_, export)| export.hang_up())
+            .flat_map(|(_, export)| export.hang_up())
             .collect();
         for thread in threads {
             if thread.join().is_err() {

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
@@ -15,24 +14,14 @@ use vhost::vhost_user::message::{
 };
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
-use crate::blk::config::{DiskShape, Features, MAX_QUEUE_SIZE, MAX_QUEUES, WRITEBACK_AT};
+use crate::blk::config::{Features, MAX_QUEUE_SIZE, MAX_QUEUES, WRITEBACK_AT};
 use crate::engine::Disk;
 use crate::inflight::InflightRegion;
 use crate::memory::{DirtyLog, GuestMemory, RegionSpec};
-use crate::workers::{Call, Haste, Kick, Pool, QueueSetup, StartError, Stopped};
+use crate::workers::{Call, Haste, Kick, StartError, Stopped};
 
-use super::vring::{Addresses, Running, Shared, Vring};
-
-/// The device, as one connection sees it.
-pub struct Handler<D> {
-    disk: Arc<D>,
-    pool: Arc<Pool<D>>,
-    owned: bool,
-    features: Features,
-    protocol: u64,
-    shared: Shared,
-    vrings: Vec<Vring<D>>,
-}
+use super::device::{Handler, refused, stop};
+use super::vring::{Addresses, Vring};
 
 /// What is offered beside virtio's own features.
 pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
@@ -41,136 +30,6 @@ pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatur
     .union(VhostUserProtocolFeatures::CONFIG)
     .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
-
-fn refused(error: impl std::fmt::Display) -> Error {
-    Error::ReqHandlerError(std::io::Error::other(error.to_string()))
-}
-
-impl<D: Disk> Handler<D> {
-    /// A device that nothing has been said about.
-    pub fn new(disk: Arc<D>, pool: Arc<Pool<D>>) -> Self {
-        Self {
-            disk,
-            pool,
-            owned: false,
-            features: Features::default(),
-            protocol: 0,
-            shared: Shared::default(),
-            vrings: (0..MAX_QUEUES).map(|_| Vring::default()).collect(),
-        }
-    }
-
-    /// Number of queues that are served.
-    pub fn running(&self) -> usize {
-        self.vrings.iter().filter(|v| v.running.is_some()).count()
-    }
-
-    /// Stops all queues, and returns when nothing is in flight. All are told before the first is waited for.
-    pub fn stop_all(&mut self) {
-        let ends: Vec<_> = self
-            .vrings
-            .iter_mut()
-            .filter_map(|v| v.running.take())
-            .map(|running| stop(running, Haste::Hurried))
-            .collect();
-        for end in ends.into_iter().flatten() {
-            let _ = end.recv();
-        }
-    }
-
-    fn vring(&mut self, index: u32) -> Result<&mut Vring<D>> {
-        self.vrings
-            .get_mut(index as usize)
-            .ok_or_else(|| refused(format_args!("queue {index}: there are {MAX_QUEUES}")))
-    }
-
-    /// Starts a queue that has become complete, or tells its worker what has changed.
-    fn settle(&mut self, index: u32) -> Result<()> {
-        let (shared, features) = (&self.shared, self.features);
-        let vring = self
-            .vrings
-            .get_mut(index as usize)
-            .ok_or(Error::InvalidParam)?;
-        let named = |e: &dyn std::fmt::Display| refused(format_args!("queue {index}: {e}"));
-        let wiring = vring.wiring(shared).map_err(|e| named(&e))?;
-        match (&vring.running, wiring) {
-            (Some(Running { worker, key }), Some(wiring)) => {
-                worker.rewire(*key, wiring).map_err(|e| named(&e))
-            }
-            (Some(_), None) => Err(named(
-                &"it is being served and can't lose its memory or kick",
-            )),
-            (None, Some(wiring)) if wiring.enabled => {
-                let inflight = match &shared.inflight {
-                    Some(region) => {
-                        let index = u16::try_from(index).map_err(|_| Error::InvalidParam)?;
-                        let missing = "the in-flight region has no room for it";
-                        Some(region.queue(index).ok_or_else(|| named(&missing))?)
-                    }
-                    None => None,
-                };
-                let setup = QueueSetup {
-                    disk: Arc::clone(&self.disk),
-                    index: u16::try_from(index).map_err(|_| Error::InvalidParam)?,
-                    size: vring.size,
-                    features,
-                    base: vring.base,
-                    inflight,
-                    wiring,
-                };
-                let worker = self
-                    .pool
-                    .next()
-                    .ok_or_else(|| named(&StartError::WorkerGone))?;
-                let key = worker.start(setup).map_err(|e| named(&e))?;
-                vring.running = Some(Running { worker, key });
-                Ok(())
-            }
-            (None, _) => Ok(()),
-        }
-    }
-
-    fn settle_all(&mut self) -> Result<()> {
-        (0..u32::from(MAX_QUEUES)).try_for_each(|index| self.settle(index))
-    }
-
-    fn change_memory(&mut self, memory: GuestMemory) -> Result<()> {
-        let old = std::mem::replace(&mut self.shared.memory, Arc::new(memory));
-        // A queue that runs needs its rings to stay where they are: refused before anything is told to a worker.
-        for (index, vring) in self.vrings.iter().enumerate() {
-            let lost = match vring.wiring(&self.shared) {
-                Ok(None) => vring.running.is_some(),
-                Ok(Some(_)) => false,
-                Err(_) => vring.running.is_some(),
-            };
-            if lost {
-                self.shared.memory = old;
-                return Err(refused(format_args!(
-                    "queue {index} is being served, and its rings are not in the new memory"
-                )));
-            }
-        }
-        let complete: Vec<u32> = (0u32..)
-            .zip(&self.vrings)
-            .filter(|(_, vring)| matches!(vring.wiring(&self.shared), Ok(Some(_))))
-            .map(|(index, _)| index)
-            .collect();
-        complete
-            .into_iter()
-            .try_for_each(|index| self.settle(index))
-    }
-
-    fn shape(&self) -> DiskShape {
-        DiskShape {
-            size: self.disk.size(),
-            write_cache: self.disk.write_cache(),
-        }
-    }
-}
-
-fn stop<D>(running: Running<D>, haste: Haste) -> Option<Receiver<Stopped>> {
-    running.worker.stop(running.key, haste).ok()
-}
 
 impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     fn set_owner(&mut self) -> Result<()> {
@@ -183,14 +42,14 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
-        self.stop_all();
+        self.stop_and_rest();
         let (disk, pool) = (Arc::clone(&self.disk), Arc::clone(&self.pool));
-        *self = Self::new(disk, pool);
+        *self = Self::new(disk, pool, Arc::clone(&self.seat));
         Ok(())
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        self.stop_all();
+        self.stop_and_rest();
         for vring in &mut self.vrings {
             *vring = Vring::default();
         }
@@ -302,6 +161,7 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let name = self.disk.name().to_owned();
         let vring = self.vring(index)?;
+        let ran = vring.running.is_some();
         if let Some(running) = vring.running.take() {
             let end =
                 stop(running, Haste::Patient).ok_or_else(|| refused(StartError::WorkerGone))?;
@@ -319,7 +179,9 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         }
         vring.kick = None;
         vring.call = None;
-        Ok(VhostUserVringState::new(index, u32::from(vring.base)))
+        let base = u32::from(vring.base);
+        self.rested(ran);
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
@@ -378,12 +240,25 @@ impl<D: Disk> VhostUserBackendReqHandlerMut for Handler<D> {
         size: u32,
         _flags: VhostUserConfigFlags,
     ) -> Result<Vec<u8>> {
-        Ok(self.shape().read_config(offset, size))
+        let shape = self.shape();
+        let config = shape.read_config(offset, size);
+        if u32::try_from(config.len())
+            .is_ok_and(|len| (offset..offset.saturating_add(len)).contains(&WRITEBACK_AT))
+        {
+            self.told = Some(shape.write_cache);
+        }
+        Ok(config)
     }
 
     fn set_config(&mut self, offset: u32, buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
         match (offset, buf) {
             (WRITEBACK_AT, &[on @ (0 | 1)]) => {
+                if let Some(other) = self.seat.other() {
+                    return Err(refused(format_args!(
+                        "the vDisk is attached by {other}, whose write cache it is"
+                    )));
+                }
+                self.told = Some(on == 1);
                 self.disk.set_write_cache(on == 1).map_err(refused)?;
                 log::info!(
                     "{}: the guest switched the write cache {}",

@@ -17,17 +17,25 @@
 //! flight. Requests that wait for space would make that last for ever, so after a while they are taken back out of the store and
 //! stay with the guest (see `settle_left` in `workers`).
 //!
+//! A session that wants to start queues while another one has the vDisk's lease (`lease`: who may, and when it changes hands) waits
+//! for it or is closed; one that waits answers everything as if its queues ran.
+//!
 //! # Crash, disconnect
 //!
-//! When a connection ends, all of its queues are stopped in the same way before the next connection is
-//! served. So two sessions never touch the same rings, and what the in-flight region says is settled when the
+//! When a connection ends, all of its queues are stopped in the same way before another one gets the lease. So two sessions never touch the same rings, and what the in-flight region says is settled when the
 //! next front end hands it over. If we are killed instead, it says what was in flight: see [`crate::inflight`].
 
+mod attachments;
+mod device;
 mod handler;
+mod lease;
 mod serve;
 mod vring;
 
+pub use attachments::{AdmitError, Attachment, Attachments, Seat};
 pub use serve::{FrontEnd, serve};
 
+#[cfg(test)]
+mod handover;
 #[cfg(test)]
 mod tests;

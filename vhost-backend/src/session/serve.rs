@@ -1,8 +1,12 @@
 //! Serving a connection from its first message to its end.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{BackendReqHandler, Error};
@@ -10,7 +14,8 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 use crate::engine::Disk;
 use crate::workers::Pool;
 
-use super::handler::Handler;
+use super::attachments::Seat;
+use super::device::{Handler, refused};
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,9 @@ pub struct FrontEnd {
 }
 
 impl FrontEnd {
+    /// One that has gone.
+    pub(super) const UNKNOWN: Self = Self { pid: 0, uid: 0 };
+
     /// The peer of a socket, as it was when it connected.
     ///
     /// By way of tokio: `rustix` has process ids that can't be 0, and 0 is what the kernel says of a process that our
@@ -79,16 +87,29 @@ impl std::fmt::Display for Upcoming {
     }
 }
 
-/// Serves one connection; returns when it has ended and nothing of it is in flight.
+/// Serves one connection; returns when it has ended, nothing of it is in flight, and its seat is free.
 ///
 /// To end it from outside, shut the socket down.
-pub fn serve<D: Disk>(stream: UnixStream, disk: Arc<D>, pool: Arc<Pool<D>>) {
+pub fn serve<D: Disk>(stream: UnixStream, seat: Seat, disk: Arc<D>, pool: Arc<Pool<D>>) {
     let name = disk.name().to_owned();
-    let handler = Arc::new(Mutex::new(Handler::new(disk, pool)));
+    let seat = Arc::new(seat);
+    let handler = Arc::new(Mutex::new(Handler::new(disk, pool, Arc::clone(&seat))));
+    let lock = || handler.lock().unwrap_or_else(PoisonError::into_inner);
     let ahead = stream.try_clone();
     let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&handler));
     let (message, end) = loop {
-        let message = ahead.as_ref().ok().and_then(Upcoming::of);
+        let until = lock().gives_up_at();
+        let message = match next(ahead.as_ref().ok(), &seat, until) {
+            Next::Message => ahead.as_ref().ok().and_then(Upcoming::of),
+            Next::Bell => {
+                seat.heard();
+                match lock().look_again() {
+                    Ok(()) => continue,
+                    Err(error) => break (None, error),
+                }
+            }
+            Next::Nothing => break (None, refused("the front end before it does not hang up")),
+        };
         if let Err(error) = messages.handle_request() {
             break (message, error);
         }
@@ -103,9 +124,46 @@ pub fn serve<D: Disk>(stream: UnixStream, disk: Arc<D>, pool: Arc<Pool<D>>) {
             None => log::warn!("{name}: the connection is closed: {error}"),
         },
     }
+    seat.end();
     // The socket stays open until then: a front end that stops us waits for this.
-    let mut handler = handler
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    handler.stop_all();
+    lock().stop_all();
+}
+
+/// What a session does next.
+enum Next {
+    /// Handle a message, or the connection's end.
+    Message,
+    /// Look at the lease.
+    Bell,
+    /// Give up.
+    Nothing,
+}
+
+/// Waits for something to do, until then.
+fn next(stream: Option<&UnixStream>, seat: &Seat, until: Option<Instant>) -> Next {
+    let Some(stream) = stream else {
+        return Next::Message;
+    };
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Next::Nothing;
+        }
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = [
+            PollFd::from_borrowed_fd(seat.bell(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            // The message that follows tells what is wrong.
+            Err(_) => return Next::Message,
+            Ok(_) => {}
+        }
+        let [bell, _] = &fds;
+        return match bell.revents().is_empty() {
+            true => Next::Message,
+            false => Next::Bell,
+        };
+    }
 }

@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::blk::config::Features;
 use crate::engine::Disk;
-use crate::session::serve;
+use crate::session::{Attachments, FrontEnd, serve};
 use crate::workers::Pool;
 
 use super::guest::{Guest, MEMORY_AT, USER_AT};
@@ -32,6 +32,8 @@ pub struct Connect {
     pub no_inflight: bool,
     /// Where the avail rings go on.
     pub bases: Vec<u16>,
+    /// Who else is connected to the disk.
+    pub among: Attachments,
 }
 
 /// A guest that is attached to a disk.
@@ -60,9 +62,21 @@ pub fn shake_hands<D: Disk>(
     pool: &Arc<Pool<D>>,
     without: &[u32],
 ) -> (Frontend, UnixStream, JoinHandle<()>) {
+    shake_hands_among(&Attachments::default(), disk, pool, without)
+}
+
+/// The same beside other front ends of the same disk.
+pub fn shake_hands_among<D: Disk>(
+    attachments: &Attachments,
+    disk: &Arc<D>,
+    pool: &Arc<Pool<D>>,
+    without: &[u32],
+) -> (Frontend, UnixStream, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (disk, pool) = (Arc::clone(disk), Arc::clone(pool));
-    let thread = std::thread::spawn(move || serve(theirs, disk, pool));
+    let front_end = FrontEnd::of(&theirs).unwrap();
+    let seat = attachments.admit(&theirs, front_end).unwrap();
+    let thread = std::thread::spawn(move || serve(theirs, seat, disk, pool));
     let stream = ours.try_clone().unwrap();
     let mut front = Frontend::from_stream(ours, 64);
     let features = front.get_features().unwrap();
@@ -87,7 +101,19 @@ pub fn connect<D: Disk>(
     pool: &Arc<Pool<D>>,
     how: Connect,
 ) -> Attached {
-    let (mut front, stream, thread) = shake_hands(disk, pool, &how.without);
+    let mut attached = prepare(guest, disk, pool, how);
+    attached.enable().unwrap();
+    attached
+}
+
+/// Connects a guest to a disk; its queues want nothing but to be enabled.
+pub fn prepare<D: Disk>(
+    guest: &Guest,
+    disk: &Arc<D>,
+    pool: &Arc<Pool<D>>,
+    how: Connect,
+) -> Attached {
+    let (mut front, stream, thread) = shake_hands_among(&how.among, disk, pool, &how.without);
     let inflight = if how.no_inflight {
         None
     } else {
@@ -126,9 +152,6 @@ pub fn connect<D: Disk>(
         kicks.push(kick);
         calls.push(call);
     }
-    for index in 0..usize::from(guest.queues()) {
-        front.set_vring_enable(index, true).unwrap();
-    }
     Attached {
         front,
         kicks,
@@ -154,6 +177,16 @@ pub fn addresses(guest: &Guest, queue: u16, log_addr: Option<u64>) -> VringConfi
 }
 
 impl Attached {
+    /// Enables all queues.
+    pub fn enable(&mut self) -> vhost::Result<()> {
+        (0..self.kicks.len()).try_for_each(|index| self.front.set_vring_enable(index, true))
+    }
+
+    /// Whether the backend has closed the connection, or does soon.
+    pub fn is_closed(&self) -> bool {
+        self.front.get_features().is_err()
+    }
+
     pub fn kick(&self, queue: u16) {
         self.kicks[usize::from(queue)].write(1).unwrap();
     }

@@ -9,7 +9,9 @@ mod ram;
 mod snapshots;
 mod target;
 
-pub use front::{Connect, addresses, connect, event, pool, shake_hands};
+pub use front::{
+    Attached, Connect, addresses, connect, event, pool, prepare, shake_hands, shake_hands_among,
+};
 pub use guest::{Guest, MEMORY_AT, USER_AT, seg_in, seg_out};
 pub use queue::BareQueue;
 pub use ram::{RamDisk, Seen, Trick};

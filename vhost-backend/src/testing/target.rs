@@ -98,6 +98,7 @@ pub(super) fn view(name: &str, disk: &Disk) -> VDisk {
             uid: 0,
             since: 1,
         }),
+        waiting: None,
         domain: disk.domain.clone(),
         flattening: None,
     }

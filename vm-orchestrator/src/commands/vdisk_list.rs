@@ -58,6 +58,7 @@ pub(super) mod tests {
                 uid: 64055,
                 since: 1_700_000_100,
             }),
+            waiting: None,
             domain: None,
             flattening: None,
         }

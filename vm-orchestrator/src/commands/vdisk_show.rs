@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::output::facts;
 use crate::settings::Settings;
 use crate::units::{bytes, moment, ratio};
-use control_api::types::{VDisk, VDiskStats};
+use control_api::types::{Attachment, VDisk, VDiskStats};
 use serde::Serialize;
 
 /// The vDisk and its counters in one document.
@@ -25,10 +25,11 @@ pub(super) async fn run(settings: &Settings, name: &str) -> Result<(), Failure> 
 }
 
 fn text(vdisk: &VDisk, stats: &VDiskStats) -> String {
-    let attached = match &vdisk.attached {
-        Some(by) => format!("by process {} (uid {})", by.pid, by.uid),
-        None => "no".into(),
-    };
+    let front_end = |by: &Attachment| format!("by process {} (uid {})", by.pid, by.uid);
+    let mut attached = vdisk.attached.as_ref().map_or("no".into(), front_end);
+    if let Some(waiting) = &vdisk.waiting {
+        attached = format!("{attached}, waited for {}", front_end(waiting));
+    }
     let cache = match vdisk.write_cache {
         true => "on: writes are durable after a flush",
         false => "off: every write is durable when it completes",
@@ -104,6 +105,11 @@ mod tests {
             errors: 0,
         };
         let mut web = vdisk("web", 10 << 30, true);
+        web.waiting = Some(Attachment {
+            pid: 913,
+            uid: 0,
+            since: 0,
+        });
         web.domain = Some(DomainUse {
             name: "shop".into(),
             uuid: uuid::Uuid::nil(),
@@ -115,7 +121,7 @@ mod tests {
             text(&web, &stats),
             "vDisk        web\n\
              size         10.0 GiB (10737418240 bytes)\n\
-             attached     by process 812 (uid 64055)\n\
+             attached     by process 812 (uid 64055), waited for by process 913 (uid 0)\n\
              socket       /run/firn/web.sock\n\
              write cache  on: writes are durable after a flush\n\
              serial       00000000000000000000\n\
