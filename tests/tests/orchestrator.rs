@@ -22,7 +22,7 @@ const PATTERN: &str = env!("CARGO_BIN_EXE_firn-guest-pattern");
 fn checkpoints_by_virsh_are_gone_back_to() -> TestResult {
     let count: usize =
         std::env::var("FIRN_CHECKPOINTS").map_or(3, |text| text.parse().unwrap_or(3));
-    let (host, mut guest) = with_guest(&["system", "data"])?;
+    let (host, mut guest) = with_guest(&["system", "data", "log", "spool"])?;
     let load = Load::start(&host, &mut guest, Path::new(PATTERN), "/dev/vdb", DATA_MIB)?;
     let mut steps = Vec::new();
     for number in 0..count {

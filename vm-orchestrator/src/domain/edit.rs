@@ -1,6 +1,6 @@
 //! Changes of a domain's XML: what is changed is replaced where it stands, and everything else stays as it is, byte by byte.
 
-use super::read::{child, disks};
+use super::read::{child, disks, is_shareable};
 use crate::xml;
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ pub(crate) fn cloned(
                 let range = path.map(|path| path.range_value());
                 edits.extend(range.map(|range| (range, xml::escape(&to.display().to_string()))));
             }
-            None if shares(disk) => {}
+            None if is_shareable(disk) => {}
             None => {
                 let target = child(disk, "target").and_then(|target| target.attribute("dev"));
                 return Err(EditError::Cloned(format!(
@@ -154,13 +154,6 @@ pub(crate) fn cloned(
         }
     }
     Ok(apply(text, edits))
-}
-
-/// Whether two domains can have a disk.
-fn shares(disk: Node<'_, '_>) -> bool {
-    let read_only = matches!(disk.attribute("device"), Some("cdrom" | "floppy"));
-    let empty = child(disk, "source").is_none();
-    read_only || empty || child(disk, "readonly").is_some() || child(disk, "shareable").is_some()
 }
 
 /// The end of what an element has inside, and what is put there.

@@ -22,6 +22,15 @@ pub(crate) fn vdisks(xml: &str, run: &Path) -> Vec<DomainDisk> {
     ours.collect()
 }
 
+/// Whether it has disks that may be vDisks of another backend.
+pub(crate) fn has_other_vdisks(xml: &str, run: &Path) -> bool {
+    let Ok(domain) = Domain::read(xml) else {
+        return false;
+    };
+    let mut vdisks = domain.disks.iter().filter_map(|disk| disk.vdisk());
+    vdisks.any(|vdisk| !same(vdisk.run, run))
+}
+
 /// /var/run is /run.
 fn same(a: &Path, b: &Path) -> bool {
     let plain = |path: &Path| match path.strip_prefix("/var/run") {
@@ -38,6 +47,28 @@ pub(crate) fn targets(xml: &str) -> HashSet<String> {
     };
     let targets = disks(&document).filter_map(|disk| child(disk, "target")?.attribute("dev"));
     targets.map(str::to_owned).collect()
+}
+
+/// Its disks, by target, that are no vDisks of this backend's and that it writes to.
+pub(crate) fn others_written(xml: &str, run: &Path) -> Vec<String> {
+    let Ok(document) = Document::parse(xml) else {
+        return Vec::new();
+    };
+    let ours: HashSet<String> = vdisks(xml, run).into_iter().map(|d| d.target).collect();
+    let targets = disks(&document)
+        .filter(|disk| !is_shareable(*disk))
+        .filter_map(|disk| child(disk, "target")?.attribute("dev"));
+    targets
+        .filter(|target| !ours.contains(*target))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether two domains can have a disk: nobody writes to it, or all who do know of each other.
+pub(super) fn is_shareable(disk: Node<'_, '_>) -> bool {
+    let read_only = matches!(disk.attribute("device"), Some("cdrom" | "floppy"));
+    let empty = child(disk, "source").is_none();
+    read_only || empty || child(disk, "readonly").is_some() || child(disk, "shareable").is_some()
 }
 
 /// How many virtual processors it has when it starts.
@@ -122,6 +153,7 @@ mod tests {
         let targets = targets(&xml);
         assert_eq!(targets.len(), 4);
         assert_eq!(free_target(&targets), "vdd");
+        assert!(has_other_vdisks(&xml, Path::new("/run/firn")));
         assert_eq!(vdisks("no xml", Path::new("/run/firn")), []);
     }
 

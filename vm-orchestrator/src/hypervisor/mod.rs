@@ -122,13 +122,17 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn snapshots(&self, uuid: Uuid) -> Result<Vec<DomainSnapshot>>;
     /// The one that its present comes from.
     fn current_snapshot(&self, uuid: Uuid) -> Result<Option<DomainSnapshot>>;
-    /// Whether it has a job under way: a save, a snapshot, a migration.
+    /// Whether it has a job under way: a save, a snapshot, a migration. One that is off has none.
     fn is_busy(&self, uuid: Uuid) -> Result<bool>;
     /// Deletes one of its snapshots, and what belongs to it. One that is not there is deleted.
     fn delete_snapshot(&self, uuid: Uuid, name: &str) -> Result<()>;
     /// Lets it go on.
     fn resume(&self, uuid: Uuid) -> Result<()>;
-    /// Starts it.
+    /// Whether a start would restore a memory image that libvirt keeps for it (`virsh managedsave`).
+    fn has_saved_memory(&self, uuid: Uuid) -> Result<bool>;
+    /// The domain that a memory image is of, as it was then.
+    fn image_xml(&self, image: &Path) -> Result<String>;
+    /// Starts it anew, whatever memory is kept for it.
     fn start(&self, uuid: Uuid) -> Result<()>;
     /// Switches it off, as by its plug. One that is off is off.
     fn destroy(&self, uuid: Uuid) -> Result<()>;
@@ -136,7 +140,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn restore(&self, image: &Path) -> Result<()>;
     /// Defines a domain, or defines it anew.
     fn define(&self, xml: &str) -> Result<()>;
-    /// Undefines a domain that is off. One that is not there is undefined.
+    /// Undefines a domain. One that runs runs on, and is gone when it stops; one that is not there is undefined.
     fn undefine(&self, uuid: Uuid) -> Result<()>;
     /// Attaches a device.
     fn attach(&self, uuid: Uuid, device: &str, scope: Scope) -> Result<()>;

@@ -32,14 +32,20 @@ pub(crate) struct Simulated {
     pub starts: u32,
     /// The agent answers.
     pub agent: bool,
+    /// libvirt keeps its memory for the next start.
+    pub saved: bool,
+    /// Its snapshots can't be deleted.
+    pub undeletable: bool,
+    /// Somebody else resumes it as soon as its snapshot was looked at.
+    pub resumed: bool,
 }
 
 /// Everything there is.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub domains: BTreeMap<Uuid, Simulated>,
-    /// Memory images, and whose they are.
-    pub images: BTreeMap<PathBuf, Uuid>,
+    /// Memory images: whose they are, and what that was.
+    pub images: BTreeMap<PathBuf, (Uuid, String)>,
     /// Calls so far.
     pub calls: usize,
     /// The call that fails, and how.
@@ -109,6 +115,9 @@ impl Hypervisor for Simulation {
 
     fn current_snapshot(&self, uuid: Uuid) -> Result<Option<DomainSnapshot>> {
         self.with(uuid, |domain| {
+            if domain.resumed {
+                domain.info.state = DomainState::Running;
+            }
             let mut all = domain.snapshots.iter();
             Ok(all
                 .find(|s| Some(&s.name) == domain.current.as_ref())
@@ -117,11 +126,16 @@ impl Hypervisor for Simulation {
     }
 
     fn is_busy(&self, uuid: Uuid) -> Result<bool> {
-        self.with(uuid, |domain| Ok(domain.busy))
+        self.with(uuid, |domain| {
+            Ok(domain.busy && domain.info.state != DomainState::Off)
+        })
     }
 
     fn delete_snapshot(&self, uuid: Uuid, name: &str) -> Result<()> {
         self.with(uuid, |domain| {
+            if domain.undeletable {
+                return refuse("it is in use");
+            }
             domain.snapshots.retain(|s| s.name != name);
             Ok(())
         })
@@ -134,6 +148,17 @@ impl Hypervisor for Simulation {
                 domain.info.state = DomainState::Running;
                 Ok(())
             }
+        })
+    }
+
+    fn has_saved_memory(&self, uuid: Uuid) -> Result<bool> {
+        self.with(uuid, |domain| Ok(domain.saved))
+    }
+
+    fn image_xml(&self, image: &Path) -> Result<String> {
+        self.call(|world| match world.images.get(image) {
+            Some((_, xml)) => Ok(xml.clone()),
+            None => refuse("no such image"),
         })
     }
 
@@ -157,7 +182,7 @@ impl Hypervisor for Simulation {
     }
 
     fn restore(&self, image: &Path) -> Result<()> {
-        let uuid = self.world.lock().images.get(image).copied();
+        let uuid = self.world.lock().images.get(image).map(|(uuid, _)| *uuid);
         let Some(uuid) = uuid else {
             return refuse("no such image");
         };
@@ -244,6 +269,9 @@ impl Simulated {
             metadata: BTreeMap::new(),
             starts: 0,
             agent: true,
+            saved: false,
+            undeletable: false,
+            resumed: false,
         }
     }
 }

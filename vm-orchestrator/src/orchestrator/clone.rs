@@ -10,6 +10,7 @@
 //! Each step finds that it is done: names and UUID were free when the entry was made. What can't be done is undone: no domain, no vDisks.
 
 use super::journal::{Clone, Kind, Work};
+use super::trouble::unless_missing;
 use super::unfinished::still_going;
 use super::{Orchestrator, Outcome, Trouble, now};
 use crate::domain::edit;
@@ -34,13 +35,16 @@ impl Orchestrator {
         let (info, disks) = self.find_ours(domain).await?;
         let uuid = info.uuid;
         let _one = self.claim(uuid).await;
+        self.nothing_under_way(uuid)?;
         let wanted = request.name.clone();
         let (xml, taken) = self
             .ask(move |h| {
-                Ok((
-                    h.xml(uuid, Description::Persistent)?,
-                    h.find(&wanted).is_ok(),
-                ))
+                let taken = match h.find(&wanted) {
+                    Ok(_) => true,
+                    Err(HypervisorError::NoDomain(_)) => false,
+                    Err(other) => return Err(other),
+                };
+                Ok((h.xml(uuid, Description::Persistent)?, taken))
             })
             .await?;
         if taken {
@@ -56,7 +60,8 @@ impl Orchestrator {
         for (from, to) in &vdisks {
             check_name(to).map_err(asked)?;
             backend.snapshot(from, &request.snapshot).await?;
-            if backend.vdisk(to).await.is_ok() {
+            let there = backend.vdisk(to).await;
+            if unless_missing(there.map_err(Trouble::from))?.is_some() {
                 let text = format!("there is a vDisk {to} already");
                 return Err(Trouble::refuse(
                     ErrorKind::AlreadyExists,
@@ -85,6 +90,7 @@ impl Orchestrator {
                 begun: now(),
                 xml,
                 vdisks,
+                made: Vec::new(),
                 start: request.start,
             }),
         };
@@ -98,16 +104,20 @@ impl Orchestrator {
         number: u64,
         work: Work,
     ) -> Outcome<DomainCloned> {
-        let Kind::Clone(clone) = work.kind else {
+        let Kind::Clone(mut clone) = work.kind.clone() else {
             return Err(Trouble::Journal(format!("entry {number} is no clone")));
         };
-        match self.make(&clone).await {
+        match self.make(number, &work, &mut clone).await {
             Ok(()) => {}
             // It can't be: nothing of it remains.
             Err(trouble) if !trouble.passes() => {
-                let undone = self.unmake(&clone).await;
-                if undone.as_ref().is_err_and(Trouble::passes) {
-                    return Err(trouble);
+                match self.unmake(&clone).await {
+                    Err(undoing) if undoing.passes() => return Err(trouble),
+                    Err(undoing) => log::error!(
+                        "domain {}: what was made of it stays: {undoing}",
+                        clone.name
+                    ),
+                    Ok(()) => {}
                 }
                 self.forget_wait(number);
                 self.journal.end(number)?;
@@ -131,17 +141,26 @@ impl Orchestrator {
         })
     }
 
-    async fn make(&self, clone: &Clone) -> Outcome<()> {
+    async fn make(&self, number: u64, work: &Work, clone: &mut Clone) -> Outcome<()> {
         let mut backend = self.backend().await?;
-        for (from, to) in &clone.vdisks {
+        for (from, to) in clone.vdisks.clone() {
+            if clone.made.contains(&to) {
+                continue;
+            }
             let request = CloneSnapshot { name: to.clone() };
-            let made = backend.clone_snapshot(from, &clone.snapshot, &request);
+            let made = backend.clone_snapshot(&from, &clone.snapshot, &request);
             if let Err(trouble) = made.await.map_err(Trouble::from) {
                 let taken = trouble.kind() == Some(ErrorKind::AlreadyExists);
-                if !(taken && is_ours(&mut backend, clone, from, to).await?) {
+                // Made before an interruption: that is not known for sure, so it is never deleted.
+                if !(taken && is_ours(&mut backend, clone, &from, &to).await?) {
                     return Err(trouble);
                 }
+                continue;
             }
+            clone.made.push(to);
+            let mut work = work.clone();
+            work.kind = Kind::Clone(clone.clone());
+            self.journal.note(number, &work)?;
         }
         let (uuid, xml, start) = (clone.uuid, clone.xml.clone(), clone.start);
         self.ask(move |h| {
@@ -159,16 +178,19 @@ impl Orchestrator {
 
     async fn unmake(&self, clone: &Clone) -> Outcome<()> {
         let uuid = clone.uuid;
-        self.ask(move |h| h.undefine(uuid)).await?;
+        let runs = self.ask(move |h| match h.domain(uuid) {
+            Err(HypervisorError::NoDomain(_)) => Ok(false),
+            Ok(info) if info.state == DomainState::Off => h.undefine(uuid).map(|()| false),
+            other => other.map(|_| true),
+        });
+        if runs.await? {
+            let text = format!("domain {} runs", clone.name);
+            return Err(Trouble::refuse(ErrorKind::Busy, text, ""));
+        }
         let mut backend = self.backend().await?;
-        for (from, to) in &clone.vdisks {
-            if !is_ours(&mut backend, clone, from, to).await? {
-                continue;
-            }
-            match backend.delete(to).await.map_err(Trouble::from) {
-                Err(trouble) if trouble.kind() != Some(ErrorKind::NotFound) => return Err(trouble),
-                _ => {}
-            }
+        for to in &clone.made {
+            let deleted = backend.delete(to).await;
+            unless_missing(deleted.map_err(Trouble::from))?;
         }
         Ok(())
     }
@@ -194,7 +216,7 @@ impl Orchestrator {
     }
 }
 
-/// Whether a vDisk of a clone's name is the clone's: of the snapshot, and made since. Others' are neither taken nor deleted.
+/// Whether a vDisk of a clone's name may be the clone's: of the snapshot, and made since.
 async fn is_ours(backend: &mut Client, clone: &Clone, from: &str, to: &str) -> Outcome<bool> {
     let snapshot = backend.snapshot(from, &clone.snapshot).await?;
     if !snapshot.clones.iter().any(|name| name == to) {

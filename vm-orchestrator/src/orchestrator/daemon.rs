@@ -27,6 +27,9 @@ const LOOK_AT_ALL: Duration = Duration::from_secs(5);
 /// Between two attempts to go on with what was interrupted.
 const FINISH: Duration = Duration::from_secs(1);
 
+/// How long the end waits for what is under way.
+const LAST: Duration = Duration::from_secs(10);
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -76,16 +79,12 @@ async fn serve(
     orchestrator.tell_unfinished()?;
     let term = signal(SignalKind::terminate()).map_err(io_trouble(&socket))?;
     let interrupt = signal(SignalKind::interrupt()).map_err(io_trouble(&socket))?;
-    for task in [
-        tokio::spawn(watch_backend(orchestrator.clone())),
-        tokio::spawn(watch_libvirt(orchestrator.clone())),
-        tokio::spawn(follow_events(orchestrator.clone(), happened)),
-        tokio::spawn(finish(orchestrator.clone())),
-        tokio::spawn(pet_watchdog()),
-    ] {
-        // They run until the process ends.
-        drop(task);
-    }
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(watch_backend(orchestrator.clone()));
+    tasks.spawn(watch_libvirt(orchestrator.clone()));
+    tasks.spawn(follow_events(orchestrator.clone(), happened));
+    tasks.spawn(finish(orchestrator.clone()));
+    tokio::spawn(pet_watchdog());
     let router = api::router(orchestrator.clone());
     if let Some(remote) = &settings.remote {
         remote::serve(remote, router.clone()).await?;
@@ -97,6 +96,14 @@ async fn serve(
     notify(NotifyState::Stopping);
     drop(std::fs::remove_file(&socket));
     log::info!("{ended}: ending");
+    tasks.shutdown().await;
+    // Nobody is to be left paused or frozen until the next one comes.
+    if tokio::time::timeout(LAST, orchestrator.come_to_an_end())
+        .await
+        .is_err()
+    {
+        log::warn!("what is under way is left to the next orchestrator: the journal has it");
+    }
     Ok(())
 }
 
@@ -213,8 +220,8 @@ async fn follow_events(orchestrator: Arc<Orchestrator>, mut happened: UnboundedR
 async fn finish(orchestrator: Arc<Orchestrator>) {
     loop {
         let (libvirt, backend) = orchestrator.links.both();
-        if libvirt.up && backend.up {
-            orchestrator.finish_all().await;
+        if libvirt.up {
+            orchestrator.finish_all(backend.up).await;
         }
         tokio::time::sleep(FINISH).await;
     }

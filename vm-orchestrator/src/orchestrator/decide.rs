@@ -14,8 +14,8 @@ pub(crate) struct Seen {
     pub info: DomainInfo,
     /// Its disks that are vDisks of the backend's.
     pub disks: Vec<DomainDisk>,
-    /// All its disks, by target.
-    pub targets: HashSet<String>,
+    /// Whether it has vDisks of another backend's: its requests are for that one's orchestrator.
+    pub others: bool,
     /// Whether it has a job under way.
     pub busy: bool,
     /// When libvirt said so.
@@ -43,7 +43,8 @@ pub(crate) enum Step {
 pub(crate) fn decide(seen: &Seen) -> Option<Step> {
     if seen.disks.is_empty() {
         // Whoever asks us by metadata wants an answer, all the same.
-        return seen.request.clone().map(Step::Request);
+        let request = seen.request.clone().filter(|_| !seen.others);
+        return request.map(Step::Request);
     }
     if seen.info.state == DomainState::PausedForSnapshot {
         if seen.busy {
@@ -94,7 +95,7 @@ mod tests {
                 target: "vda".into(),
                 vdisk: "web".into(),
             }],
-            targets: ["vda".into(), "vdb".into()].into(),
+            others: false,
             busy: false,
             idle: Instant::now(),
             new: None,
@@ -136,6 +137,10 @@ mod tests {
         seen.info.state = DomainState::PausedForSnapshot;
         seen.disks.clear();
         assert_eq!(decide(&seen), None, "not ours at all");
+        seen.request = Some("<x/>".into());
+        assert!(decide(&seen).is_some(), "an answer all the same");
+        seen.others = true;
+        assert_eq!(decide(&seen), None, "another orchestrator's");
     }
 
     #[test]

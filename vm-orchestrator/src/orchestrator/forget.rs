@@ -1,67 +1,82 @@
 //! Snapshots that libvirt has deleted (`virsh snapshot-delete`): ours are let go of, and deleted, unless the domain's policy is to keep them.
 //!
-//! libvirt raises no event for it. So what the backend holds in libvirt's name is compared with what libvirt has.
+//! libvirt raises no event for it. So what the backend holds in libvirt's name is compared with what libvirt has, and had. A snapshot that
+//! libvirt only does not know any more (`--metadata`, a domain that was undefined and is defined again) has its memory image still: ours stays.
 
 use super::checkpoint::Holder;
+use super::journal::Known;
 use super::{Orchestrator, Outcome, Trouble};
-use crate::hypervisor::{DomainInfo, DomainState};
+use crate::hypervisor::{DomainInfo, DomainSnapshot, DomainState};
 use control_api::types::{DeleteSnapshots, Snapshot};
 use control_api::{Client, ErrorKind};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-impl Orchestrator {
-    /// When the snapshots of a domain that libvirt has were begun.
-    pub(super) async fn known_to_libvirt(&self, uuid: Uuid) -> Outcome<HashSet<u64>> {
-        let snapshots = self.ask(move |h| h.snapshots(uuid)).await?;
-        Ok(snapshots.iter().map(|snapshot| snapshot.created).collect())
-    }
+type Held = HashMap<Uuid, Vec<(Snapshot, Holder)>>;
 
-    /// Lets go of what libvirt has deleted: what it had, in a domain that is still there. A domain that was undefined, and defined again,
-    /// has deleted nothing. What it has is known from then on.
+impl Orchestrator {
+    /// Lets go of what libvirt has deleted, in domains that are there. What these have is known from then on.
     pub(super) async fn forget(&self, domains: &[DomainInfo]) -> Outcome<()> {
         let mut backend = self.backend().await?;
-        let mut held: HashMap<Uuid, Vec<(Snapshot, Holder)>> = HashMap::new();
+        let mut held = Held::new();
         for snapshot in backend.snapshots(None).await? {
             if let Some(holder) = Holder::among(&snapshot.holds) {
                 let held = held.entry(holder.domain).or_default();
                 held.push((snapshot, holder));
             }
         }
-        let mut known = self.journal.known()?;
         for info in domains {
-            let before = known.remove(&info.uuid).unwrap_or_default();
-            let _one = self.claim(info.uuid).await;
-            let mut now = self.known_to_libvirt(info.uuid).await?;
-            for (snapshot, holder) in held.remove(&info.uuid).unwrap_or_default() {
-                if !now.contains(&holder.created) && before.contains(&holder.created) {
-                    self.let_go(&mut backend, &snapshot, holder).await?;
-                }
+            // Whoever has claimed it may take its time.
+            let Some(_one) = self.try_claim(info.uuid) else {
+                continue;
+            };
+            let held = held.remove(&info.uuid).unwrap_or_default();
+            if let Err(trouble) = self.forget_of(&mut backend, info, &held).await {
+                log::debug!("domain {}: what libvirt has deleted: {trouble}", info.name);
             }
-            let uuid = info.uuid;
-            let under_way = self.ask(move |h| {
-                Ok(h.domain(uuid)?.state == DomainState::PausedForSnapshot || h.is_busy(uuid)?)
-            });
-            if under_way.await? {
-                // The last one may be about to wait for us, or does. libvirt lists it from its beginning on.
-                now.retain(|created| before.contains(created));
-            }
-            self.note_known(info.uuid, &before, now)?;
         }
-        for (gone, before) in known {
-            self.note_known(gone, &before, HashSet::new())?;
+        for gone in self.journal.known()?.into_keys() {
+            if !domains.iter().any(|info| info.uuid == gone) {
+                self.journal.know(gone, &HashSet::new())?;
+            }
         }
         Ok(())
     }
 
-    fn note_known(&self, domain: Uuid, before: &HashSet<u64>, now: HashSet<u64>) -> Outcome<()> {
-        match *before == now {
+    async fn forget_of(
+        &self,
+        backend: &mut Client,
+        info: &DomainInfo,
+        held: &[(Snapshot, Holder)],
+    ) -> Outcome<()> {
+        let before = self.journal.known_of(info.uuid)?;
+        let uuid = info.uuid;
+        let mut now = self.ask(move |h| h.snapshots(uuid)).await?;
+        for (snapshot, holder) in held {
+            let is = |known: &Known| known.is(holder.created, &snapshot.name);
+            let there = now
+                .iter()
+                .any(|s| s.created == holder.created && s.name == snapshot.name);
+            if !there && before.iter().any(|known| is(known) && image_is_gone(known)) {
+                self.let_go(backend, snapshot, *holder).await?;
+            }
+        }
+        // Busy first: a save that ends in between leaves it paused.
+        let under_way = self.ask(move |h| {
+            Ok(h.is_busy(uuid)? || h.domain(uuid)?.state == DomainState::PausedForSnapshot)
+        });
+        if under_way.await? {
+            // The last one may be about to wait for us, or does. libvirt lists it from its beginning on.
+            now.retain(|s| before.iter().any(|known| known.is(s.created, &s.name)));
+        }
+        let now: HashSet<Known> = now.iter().map(|s| known(s, &before)).collect();
+        match before == now {
             true => Ok(()),
-            false => self.journal.know(domain, &now),
+            false => self.journal.know(uuid, &now),
         }
     }
 
-    /// Lets go of a snapshot that libvirt does not know any more.
+    /// Lets go of a snapshot that libvirt does not have any more.
     pub(super) async fn let_go(
         &self,
         backend: &mut Client,
@@ -69,14 +84,14 @@ impl Orchestrator {
         holder: Holder,
     ) -> Outcome<()> {
         let (vdisk, name) = (snapshot.vdisk.as_str(), snapshot.name.as_str());
-        let released = backend
-            .release_snapshot(vdisk, name, &holder.to_name())
-            .await;
+        let hold = holder.to_name();
+        let released = backend.release_snapshot(vdisk, name, &hold).await;
         match released.map_err(Trouble::from) {
-            Err(trouble) if trouble.kind() != Some(ErrorKind::NotFound) => return Err(trouble),
-            _ => {}
+            // It is not the one that was looked at.
+            Err(trouble) if trouble.kind() == Some(ErrorKind::NotFound) => return Ok(()),
+            other => drop(other?),
         }
-        if self.policy_of(holder.domain).await?.keeps_deleted() {
+        if self.policy_of(holder.domain).await?.keep_deleted {
             log::info!(
                 "snapshot {name} of vDisk {vdisk}: libvirt has deleted its own; this one is kept"
             );
@@ -100,4 +115,25 @@ impl Orchestrator {
         }
         Ok(())
     }
+}
+
+/// What is remembered of one of libvirt's. An image that was seen once is one whose end means something.
+pub(super) fn known(snapshot: &DomainSnapshot, before: &HashSet<Known>) -> Known {
+    let old = before
+        .iter()
+        .find(|known| known.is(snapshot.created, &snapshot.name));
+    let seen = || snapshot.memory.clone().filter(|image| image.exists());
+    Known {
+        created: snapshot.created,
+        name: snapshot.name.clone(),
+        image: old.and_then(|known| known.image.clone()).or_else(seen),
+    }
+}
+
+/// Only where its directory is there: a filesystem that is not mounted has deleted nothing.
+fn image_is_gone(known: &Known) -> bool {
+    known.image.as_ref().is_some_and(|image| {
+        let dir = image.parent().is_some_and(std::path::Path::exists);
+        dir && !image.exists()
+    })
 }

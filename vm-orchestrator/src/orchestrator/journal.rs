@@ -12,8 +12,26 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 const WORK: TableDefinition<u64, &[u8]> = TableDefinition::new("work");
-/// By a domain's UUID, the moments at which those of its snapshots were begun that libvirt has and that wait for nobody.
+/// By a domain's UUID, those of its snapshots that libvirt has and that wait for nobody.
 const KNOWN: TableDefinition<u128, &[u8]> = TableDefinition::new("known");
+
+/// One of libvirt's snapshots of a domain. Two may be begun within a second.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// When it was begun, in seconds since 1970.
+    pub created: u64,
+    /// Its name.
+    pub name: String,
+    /// Its memory image, if that was seen: `virsh snapshot-delete` removes it, and forgetting a snapshot does not.
+    pub image: Option<PathBuf>,
+}
+
+impl Known {
+    /// Whether it is this one.
+    pub fn is(&self, created: u64, name: &str) -> bool {
+        self.created == created && self.name == name
+    }
+}
 
 /// Work that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +56,25 @@ pub(crate) enum Kind {
         /// Whether filesystems are frozen.
         quiesce: bool,
     },
+    /// A checkpoint that can't be: the domain goes on, and libvirt's snapshot and what there is of ours go. Interrupted, it is gone on with.
+    Undo(Undo),
     /// A domain that goes back to a snapshot. Interrupted, it is gone on with.
     Revert(Revert),
     /// A new domain that begins as a snapshot. Interrupted, it is gone on with.
     Clone(Clone),
+}
+
+/// A checkpoint that can't be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undo {
+    /// Its name.
+    pub name: String,
+    /// When libvirt began it, in seconds since 1970.
+    pub created: u64,
+    /// The vDisks.
+    pub vdisks: Vec<String>,
+    /// Why it can't be.
+    pub why: String,
 }
 
 /// A domain that goes back to a snapshot.
@@ -57,8 +90,10 @@ pub(crate) struct Revert {
     pub memory: Option<PathBuf>,
     /// Whether it runs afterwards.
     pub start: bool,
-    /// Whether all vDisks are reverted, so that the domain may run, and must not be switched off again.
-    pub reverted: bool,
+    /// Whether it was switched off: if it is not off afterwards, somebody else has started it.
+    pub off: bool,
+    /// The vDisks that are reverted. When all are, the domain may run.
+    pub done: Vec<String>,
 }
 
 /// A new domain that begins as a snapshot. Its identity is decided before anything is made.
@@ -76,6 +111,8 @@ pub(crate) struct Clone {
     pub xml: String,
     /// The vDisks, and what they are cloned to.
     pub vdisks: Vec<(String, String)>,
+    /// Those of these that were made.
+    pub made: Vec<String>,
     /// Whether it is started.
     pub start: bool,
 }
@@ -152,26 +189,37 @@ impl Journal {
     }
 
     /// What libvirt had when it was last looked at. Only what was there can have been deleted, and only what was not waits for its disks.
-    pub fn known(&self) -> Result<HashMap<Uuid, HashSet<u64>>, Trouble> {
-        let read = || -> Result<HashMap<Uuid, HashSet<u64>>, redb::Error> {
+    pub fn known(&self) -> Result<HashMap<Uuid, HashSet<Known>>, Trouble> {
+        let read = || -> Result<HashMap<Uuid, HashSet<Known>>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let table = transaction.open_table(KNOWN)?;
             let mut all = HashMap::new();
             for row in table.iter()? {
                 let (key, value) = row?;
-                let moments = serde_json::from_slice(value.value()).unwrap_or_default();
-                all.insert(Uuid::from_u128(key.value()), moments);
+                let known = serde_json::from_slice(value.value()).unwrap_or_default();
+                all.insert(Uuid::from_u128(key.value()), known);
             }
             Ok(all)
         };
         read().map_err(Trouble::journal)
     }
 
+    /// The same of one domain.
+    pub fn known_of(&self, domain: Uuid) -> Result<HashSet<Known>, Trouble> {
+        let read = || -> Result<HashSet<Known>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let row = transaction.open_table(KNOWN)?.get(domain.as_u128())?;
+            let known = row.map(|row| serde_json::from_slice(row.value()).unwrap_or_default());
+            Ok(known.unwrap_or_default())
+        };
+        read().map_err(Trouble::journal)
+    }
+
     /// Notes what libvirt has of a domain.
-    pub fn know(&self, domain: Uuid, moments: &HashSet<u64>) -> Result<(), Trouble> {
+    pub fn know(&self, domain: Uuid, known: &HashSet<Known>) -> Result<(), Trouble> {
         let bytes =
-            serde_json::to_vec(moments).map_err(|error| Trouble::Journal(error.to_string()))?;
-        let noted = self.change_known(|table| match moments.is_empty() {
+            serde_json::to_vec(known).map_err(|error| Trouble::Journal(error.to_string()))?;
+        let noted = self.change_known(|table| match known.is_empty() {
             true => table.remove(domain.as_u128()).map(drop),
             false => table.insert(domain.as_u128(), bytes.as_slice()).map(drop),
         });
@@ -234,9 +282,15 @@ mod tests {
         drop(journal);
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.all().unwrap(), [(second, work)]);
-        let (one, moments) = (Uuid::from_u128(1), HashSet::from([5, 7]));
-        journal.know(one, &moments).unwrap();
-        assert_eq!(journal.known().unwrap(), [(one, moments)].into());
+        let known = Known {
+            created: 5,
+            name: "a".into(),
+            image: None,
+        };
+        let (one, known) = (Uuid::from_u128(1), HashSet::from([known]));
+        journal.know(one, &known).unwrap();
+        assert_eq!(journal.known_of(one).unwrap(), known);
+        assert_eq!(journal.known().unwrap(), [(one, known)].into());
         journal.know(one, &HashSet::new()).unwrap();
         assert!(journal.known().unwrap().is_empty());
     }

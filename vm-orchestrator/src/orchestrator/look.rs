@@ -1,6 +1,7 @@
 //! A look at a domain, and what follows from it.
 
 use super::decide::{Seen, Step, decide};
+use super::journal::Kind;
 use super::{Orchestrator, Outcome, metadata};
 use crate::domain::read;
 use crate::hypervisor::{Description, DomainState, HypervisorError};
@@ -11,6 +12,8 @@ use uuid::Uuid;
 
 /// Between two looks at a domain whose snapshot libvirt is still at, after something has happened: it may be about to end.
 const AGAIN: Duration = Duration::from_millis(4);
+/// How long a look at everything waits for the look at one domain.
+const PATIENT: Duration = Duration::from_secs(1);
 /// Longest pause between these.
 const AGAIN_MAX: Duration = Duration::from_millis(20);
 
@@ -42,7 +45,7 @@ impl Orchestrator {
         loop {
             match self.look_once(uuid, late).await {
                 Ok(Next::Done) => return,
-                Ok(Next::Again) => {}
+                Ok(Next::Again) => late = Duration::ZERO,
                 Ok(Next::WhenIdle) => match self.idle(uuid).await {
                     Ok(slept) => late = slept,
                     Err(_) => return,
@@ -86,6 +89,12 @@ impl Orchestrator {
 
     /// Looks, and does what is to be done. `late`: so long before it may have become worth it.
     async fn look_once(self: &Arc<Self>, uuid: Uuid, late: Duration) -> Outcome<Next> {
+        // One that was given up is not begun again.
+        for (number, work) in self.journal.all()? {
+            if work.uuid == uuid && matches!(work.kind, Kind::Undo(_)) {
+                self.go_on_undoing(number, &work).await?;
+            }
+        }
         let seen = self.see(uuid).await?;
         match decide(&seen) {
             Some(Step::LookAgain) => return Ok(Next::WhenIdle),
@@ -110,7 +119,7 @@ impl Orchestrator {
 
     async fn see(&self, uuid: Uuid) -> Outcome<Seen> {
         let run = self.run.clone();
-        let known = self.journal.known()?.remove(&uuid).unwrap_or_default();
+        let known = self.journal.known_of(uuid)?;
         self.ask(move |h| {
             let info = h.domain(uuid)?;
             let xml = h.xml(uuid, Description::Current)?;
@@ -120,13 +129,13 @@ impl Orchestrator {
             let new = match paused && !busy {
                 true => h
                     .current_snapshot(uuid)?
-                    .filter(|s| !known.contains(&s.created)),
+                    .filter(|s| !known.iter().any(|known| known.is(s.created, &s.name))),
                 false => None,
             };
             Ok(Seen {
                 idle,
                 disks: read::vdisks(&xml, &run),
-                targets: read::targets(&xml),
+                others: read::has_other_vdisks(&xml, &run),
                 busy,
                 new,
                 request: h.metadata(uuid, metadata::REQUEST)?,
@@ -138,6 +147,10 @@ impl Orchestrator {
 
     /// Looks at all domains.
     pub(super) async fn look_at_all(self: &Arc<Self>) {
+        // A look may wait for libvirt to save a large memory: others would pile up behind it.
+        let Ok(_one) = self.looking.try_lock() else {
+            return;
+        };
         let domains = match self.ask(|h| h.domains()).await {
             Ok(domains) => domains,
             Err(trouble) => {
@@ -146,9 +159,13 @@ impl Orchestrator {
             }
         };
         for domain in &domains {
-            if self.attention(domain.uuid).notice() {
-                self.look(domain.uuid).await;
-            }
+            // One that waits for libvirt does not hold up the others.
+            self.notice(domain.uuid);
+        }
+        tokio::task::yield_now().await;
+        for domain in &domains {
+            // Those that are quick have been looked at by then.
+            drop(tokio::time::timeout(PATIENT, self.claim(domain.uuid)).await);
         }
         if let Err(trouble) = self.forget(&domains).await {
             log::debug!("what libvirt has deleted: {trouble}");

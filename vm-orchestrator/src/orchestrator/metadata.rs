@@ -22,6 +22,8 @@ pub(super) const RESULT: &str = "urn:firn:result";
 pub(super) const POLICY: &str = "urn:firn:policy";
 /// The prefix of results: libvirt wants one for each namespace.
 pub(super) const RESULT_KEY: &str = "firn-result";
+/// Characters of a result's texts.
+const SAID_MAX: usize = 1000;
 /// Characters of a schedule's name: it is a part of another one.
 const SCHEDULE_NAME_MAX: usize = 23;
 
@@ -47,13 +49,6 @@ pub(super) struct Scheduled {
     pub name: String,
     pub every_seconds: u64,
     pub keep: Keep,
-}
-
-impl Policy {
-    /// Whether snapshots stay when libvirt has deleted its own.
-    pub fn keeps_deleted(&self) -> bool {
-        self.keep_deleted
-    }
 }
 
 impl Request {
@@ -202,12 +197,22 @@ impl Said {
     }
 
     pub fn failed(what: &'static str, name: &str, error: &ApiError) -> Said {
-        let hint = error.hint.as_deref().map(|hint| format!(" ({hint})"));
+        Said::why(what, name, &Said::reason(error))
+    }
+
+    /// The same, where only the reason is left.
+    pub fn why(what: &'static str, name: &str, why: &str) -> Said {
         Said {
             what,
-            name: name.to_owned(),
-            failed: Some(format!("{}{}", error.message, hint.unwrap_or_default())),
+            name: plain(name),
+            failed: Some(plain(why)),
         }
+    }
+
+    /// What an error says to people.
+    pub fn reason(error: &ApiError) -> String {
+        let hint = error.hint.as_deref().map(|hint| format!(" ({hint})"));
+        format!("{}{}", error.message, hint.unwrap_or_default())
     }
 
     fn element(&self, at: u64) -> String {
@@ -222,6 +227,15 @@ impl Said {
             moment(at)
         )
     }
+}
+
+/// What libvirt takes as a text: it may quote what a guest, or whoever asks, has said.
+fn plain(text: &str) -> String {
+    let plain = text.chars().map(|c| match c.is_control() {
+        true => ' ',
+        false => c,
+    });
+    plain.take(SAID_MAX).collect()
 }
 
 impl Orchestrator {
@@ -269,7 +283,7 @@ mod tests {
             "<policy keep-deleted='yes'><schedule name='hourly' every='1h' keep-hourly='24' keep-daily='7'/></policy>",
         )
         .unwrap();
-        assert!(policy.keeps_deleted());
+        assert!(policy.keep_deleted);
         let schedule = &policy.schedules[0];
         assert_eq!(
             (schedule.name.as_str(), schedule.every_seconds),
@@ -321,5 +335,7 @@ mod tests {
             Said::failed("checkpoint", "a<b", &error).element(0),
             "<checkpoint name='a&lt;b' state='failed' at='1970-01-01 00:00:00 UTC' error='it&apos;s full (make room)'/>"
         );
+        let long = Said::why("snapshot", "a", &"\0x".repeat(1 << 20)).element(0);
+        assert!(long.len() < 2000 && !long.contains('\0'), "{}", long.len());
     }
 }

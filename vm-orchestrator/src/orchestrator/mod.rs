@@ -73,6 +73,8 @@ pub struct Orchestrator {
     started: Instant,
     /// Who does something to which domain, and which are to be looked at.
     attention: Mutex<HashMap<Uuid, Arc<Attention>>>,
+    /// Held while everything is looked at.
+    looking: tokio::sync::Mutex<()>,
     /// What is wrong with domains.
     problems: Mutex<HashMap<Uuid, String>>,
     /// The policies that are followed, by what they were made of.
@@ -91,6 +93,7 @@ impl Orchestrator {
             metrics: Metrics::new(),
             started: Instant::now(),
             attention: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
             policies: Mutex::default(),
             waits: Mutex::default(),

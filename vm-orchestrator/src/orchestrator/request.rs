@@ -33,7 +33,12 @@ impl Orchestrator {
                 Said::failed("request", "", &error)
             }
         };
-        self.say(uuid, &said).await?;
+        match self.say(uuid, &said).await {
+            Err(trouble) if trouble.passes() => return Err(trouble),
+            // One that can't be answered must not be done again and again.
+            Err(trouble) => log::error!("domain {}: {trouble}", seen.info.name),
+            Ok(()) => {}
+        }
         self.ask(move |h| h.set_metadata(uuid, REQUEST, KEY, None))
             .await
     }

@@ -102,7 +102,11 @@ impl Orchestrator {
             }
             Err(_) => Ok(()),
         };
-        self.thaw(number, &work).await;
+        match &frozen {
+            // Somebody else has frozen them, for a reason of their own.
+            Err(trouble) if trouble.to_string().contains("frozen") => self.journal.end(number)?,
+            _ => self.thaw(number, &work).await,
+        }
         let count = frozen.map_err(|trouble| match trouble {
             Trouble::Hypervisor(HypervisorError::Refused(why)) => Trouble::refuse(
                 ErrorKind::Refused,

@@ -43,6 +43,7 @@ struct Host {
     dir: tempfile::TempDir,
     simulation: Arc<Simulation>,
     orchestrator: Option<Arc<Orchestrator>>,
+    store: Arc<Store>,
     _server: ControlServer,
 }
 
@@ -57,7 +58,7 @@ impl Host {
         let segment_size = 1 << 20;
         Store::init(&store, &InitOptions { segment_size }).unwrap();
         let store = Store::open(OpenConfig::new(&store, &run)).unwrap();
-        let target = StoreTarget::new(store, Box::new(Names(run.clone())), run.clone());
+        let target = StoreTarget::new(store.clone(), Box::new(Names(run.clone())), run.clone());
         let server = ControlServer::start(&run, Arc::new(target)).unwrap();
         let simulation = Arc::new(Simulation::default());
         let info = DomainInfo {
@@ -80,6 +81,7 @@ impl Host {
             dir,
             simulation,
             orchestrator: None,
+            store,
             _server: server,
         };
         host.restart();
@@ -88,10 +90,6 @@ impl Host {
 
     fn run(&self) -> PathBuf {
         self.dir.path().join("run")
-    }
-
-    fn memory(&self) -> PathBuf {
-        self.dir.path().join("memory")
     }
 
     /// The orchestrator dies, and another one comes.
@@ -113,19 +111,27 @@ impl Host {
     /// What the process does all the time.
     async fn rounds(&self) {
         for _ in 0..3 {
-            self.orchestrator().finish_all().await;
-            self.orchestrator().look_at_all().await;
+            self.orchestrator().finish_all(true).await;
+            self.look().await;
         }
+    }
+
+    /// A look at everything, to its end.
+    async fn look(&self) {
+        self.orchestrator().look_at_all().await;
+        self.orchestrator().look(SHOP).await;
+        // What was queued finds nothing to do.
+        drop(self.orchestrator().claim(SHOP).await);
     }
 
     /// libvirt has saved its memory, and paused it.
     fn pause(&self, name: &str, created: u64) {
-        let memory = self.memory();
-        self.simulation
-            .world
-            .lock()
-            .images
-            .insert(memory.clone(), SHOP);
+        let memory = self.dir.path().join(name);
+        std::fs::write(&memory, "memory").unwrap();
+        let of = (SHOP, xml(&self.run()));
+        let mut world = self.simulation.world.lock();
+        world.images.insert(memory.clone(), of);
+        drop(world);
         self.shop(|shop| {
             shop.info.state = DomainState::PausedForSnapshot;
             shop.current = Some(name.into());
@@ -136,6 +142,13 @@ impl Host {
                 manual: vec!["vda".into()],
             });
         });
+    }
+
+    /// Somebody writes to a vDisk.
+    async fn write(&self, vdisk: &str) {
+        let disk = self.store.vdisk(vdisk).unwrap();
+        let mut client = self.store.client().unwrap();
+        client.write(&disk, 0, &[7; 4096]).unwrap();
     }
 
     async fn snapshots(&self) -> Vec<Snapshot> {
@@ -222,7 +235,7 @@ async fn a_checkpoint_is_taken_once_whoever_dies() {
     at_each_call(
         async |host| host.pause("a", 7),
         async |host| {
-            host.orchestrator().look_at_all().await;
+            host.look().await;
             Ok(())
         },
         async |host, _| {
@@ -268,7 +281,7 @@ async fn what_metadata_asks_for_is_done_once() {
             });
         },
         async |host| {
-            host.orchestrator().look_at_all().await;
+            host.look().await;
             Ok(())
         },
         async |host, _| {
@@ -291,7 +304,7 @@ async fn a_revert_is_ended_whoever_dies() {
     at_each_call(
         async |host| {
             host.pause("a", 7);
-            host.orchestrator().look_at_all().await;
+            host.look().await;
         },
         async |host| {
             let request = RevertDomain {
@@ -414,42 +427,186 @@ async fn events_that_come_twice_or_never_change_nothing() {
     assert_eq!(host.names().await, ["a"]);
 }
 
-/// Only what libvirt had, in a domain that has been there since, has it deleted.
+/// Only what libvirt had, and deleted with its memory, goes.
 #[tokio::test]
 async fn what_libvirt_deletes_goes_and_nothing_else() {
     let mut host = Host::new().await;
-    for (name, created) in [("a", 7), ("b", 8)] {
+    // Two begun within a second are two.
+    for (name, created) in [("a", 7), ("b", 7), ("c", 8)] {
         host.pause(name, created);
         host.rounds().await;
+        host.is_well();
     }
-    assert_eq!(host.names().await, ["a", "b"]);
+    assert_eq!(host.names().await, ["a", "b", "c"]);
     host.shop(|shop| shop.snapshots.retain(|s| s.name != "a"));
+    std::fs::remove_file(host.dir.path().join("a")).unwrap();
     host.restart();
     host.rounds().await;
     assert_eq!(
         host.names().await,
-        ["b"],
+        ["b", "c"],
         "also when it was not looked at meanwhile"
     );
-    // Undefined, and defined again: its snapshots are forgotten by libvirt, not deleted.
-    let shop = host.simulation.world.lock().domains.remove(&SHOP).unwrap();
+    // Undefined, and defined again, at once: its snapshots are forgotten by libvirt, not deleted.
+    host.shop(|shop| shop.snapshots.clear());
     host.rounds().await;
-    let again = Simulated {
-        snapshots: Vec::new(),
-        ..shop
-    };
-    host.simulation.world.lock().domains.insert(SHOP, again);
-    host.rounds().await;
-    assert_eq!(host.names().await, ["b"]);
+    assert_eq!(host.names().await, ["b", "c"]);
     // A new one of the same name: the old one is not its disks.
     host.pause("b", 9);
     host.rounds().await;
     host.is_well();
-    assert_eq!(host.names().await, ["b"]);
+    assert_eq!(host.names().await, ["b", "c"]);
     assert!(
         host.shop(|shop| shop.snapshots.is_empty()),
         "it could not be taken"
     );
+}
+
+/// A checkpoint that can't be is undone as a whole, whoever dies meanwhile.
+#[tokio::test]
+async fn a_checkpoint_that_can_not_be_leaves_nothing() {
+    at_each_call(
+        async |host| host.pause("not a name", 7),
+        async |host| {
+            host.look().await;
+            Ok(())
+        },
+        async |host, _| {
+            assert!(host.names().await.is_empty());
+            let result = host.shop(|shop| {
+                assert!(shop.snapshots.is_empty());
+                shop.metadata.get(RESULT).cloned()
+            });
+            assert!(result.is_some_and(|said| said.contains("state='failed'")));
+        },
+    )
+    .await;
+}
+
+/// libvirt may refuse to delete what has no disks: the guest runs nevertheless.
+#[tokio::test]
+async fn one_that_libvirt_does_not_delete_runs_nevertheless() {
+    let host = Host::new().await;
+    host.shop(|shop| shop.undeletable = true);
+    host.pause("not a name", 7);
+    host.rounds().await;
+    host.is_well();
+}
+
+/// Somebody resumes a domain while its checkpoint waits: what is snapshotted then is not of the memory's instant.
+#[tokio::test]
+async fn one_that_was_resumed_by_somebody_else_gets_no_snapshot() {
+    let host = Host::new().await;
+    host.shop(|shop| shop.resumed = true);
+    host.pause("a", 7);
+    host.rounds().await;
+    host.is_well();
+    assert!(host.names().await.is_empty());
+    assert!(host.shop(|shop| shop.snapshots.is_empty()));
+}
+
+fn back(memory: bool, keep: Option<&str>) -> RevertDomain {
+    RevertDomain {
+        snapshot: "a".into(),
+        memory,
+        keep: keep.map(str::to_owned),
+        discard: keep.is_none(),
+    }
+}
+
+/// Whoever starts a domain that a revert has switched off, and was interrupted in, keeps what that writes.
+#[tokio::test]
+async fn a_domain_that_was_started_meanwhile_is_left_alone() {
+    let mut host = Host::new().await;
+    host.pause("a", 7);
+    host.rounds().await;
+    // Lost when it asks whether the domain is off at its very end: everything is reverted by then.
+    let calls = {
+        let before = host.simulation.world.lock().calls;
+        host.orchestrator()
+            .revert("shop", &back(true, None))
+            .await
+            .unwrap();
+        host.simulation.world.lock().calls - before
+    };
+    for fails in [Fails::Before, Fails::After] {
+        let mut world = host.simulation.world.lock();
+        world.fault = Some((world.calls + calls - 1, fails));
+        drop(world);
+        let refused = host
+            .orchestrator()
+            .revert("shop", &back(true, None))
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().contains("not done yet"), "{refused}");
+        // Another one has to wait.
+        let busy = host
+            .orchestrator()
+            .revert("shop", &back(false, None))
+            .await
+            .unwrap_err();
+        assert!(busy.to_string().contains("not done yet"), "{busy}");
+        // It runs, writes, and is switched off.
+        host.write("web").await;
+        host.shop(|shop| shop.info.state = DomainState::Off);
+        let starts = host.shop(|shop| shop.starts);
+        host.restart();
+        host.rounds().await;
+        assert_eq!(
+            host.shop(|shop| shop.starts),
+            starts,
+            "old memory over new disks"
+        );
+        assert_eq!(host.orchestrator().journal.all().unwrap(), []);
+        host.shop(|shop| shop.info.state = DomainState::Running);
+    }
+}
+
+#[tokio::test]
+async fn memory_that_does_not_belong_to_the_disks_is_not_restored() {
+    let host = Host::new().await;
+    host.pause("a", 7);
+    host.rounds().await;
+    let image = host.dir.path().join("a");
+    let own = xml(&host.run());
+    let file =
+        "<disk type='file' device='disk'><source file='/x'/><target dev='vdz'/></disk></devices>";
+    for (of, why) in [
+        (own.replace("db.sock", "other.sock"), "had other, web then"),
+        (own.replace("</devices>", file), "vdz is no vDisk"),
+        (
+            own.replace(&SHOP.to_string(), &Uuid::nil().to_string()),
+            "it is domain shop's",
+        ),
+    ] {
+        host.simulation
+            .world
+            .lock()
+            .images
+            .insert(image.clone(), (SHOP, of));
+        let refused = host
+            .orchestrator()
+            .revert("shop", &back(true, None))
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    host.simulation
+        .world
+        .lock()
+        .images
+        .insert(image, (SHOP, own));
+    host.shop(|shop| shop.saved = true);
+    let refused = host
+        .orchestrator()
+        .revert("shop", &back(false, None))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("for its next start"),
+        "{refused}"
+    );
+    assert_eq!(host.shop(|shop| shop.starts), 0);
 }
 
 #[tokio::test]

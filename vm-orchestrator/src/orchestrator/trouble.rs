@@ -24,6 +24,15 @@ pub enum Trouble {
     Journal(String),
 }
 
+/// What is there; nothing, if it is said not to be. Whoever does not answer has not said so.
+pub(crate) fn unless_missing<T>(found: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(trouble) if trouble.kind() == Some(ErrorKind::NotFound) => Ok(None),
+        Err(trouble) => Err(trouble),
+    }
+}
+
 impl Trouble {
     /// What can't be, and the way out.
     pub(crate) fn refuse(kind: ErrorKind, message: impl Into<String>, hint: &str) -> Trouble {

@@ -2,6 +2,7 @@
 
 use super::journal::{Kind, Work};
 use super::{Orchestrator, Outcome, Trouble};
+use crate::hypervisor::HypervisorError;
 use control_api::ErrorKind;
 use std::sync::Arc;
 
@@ -17,6 +18,12 @@ impl Orchestrator {
                     );
                 }
                 Kind::Snapshot { .. } => {}
+                Kind::Undo(undo) => {
+                    log::warn!(
+                        "domain {domain}: giving up its snapshot {:?} was interrupted: it is gone on with",
+                        undo.name
+                    );
+                }
                 Kind::Revert(revert) => {
                     log::warn!(
                         "domain {domain}: going back to snapshot {} was interrupted: it is gone on with",
@@ -35,8 +42,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Goes on with all of it that nobody is at.
-    pub(super) async fn finish_all(self: &Arc<Self>) {
+    /// Goes on with all of it that nobody is at; without a backend, with what lets guests go on.
+    pub(super) async fn finish_all(self: &Arc<Self>, backend: bool) {
         let all = match self.journal.all() {
             Ok(all) => all,
             Err(trouble) => {
@@ -45,6 +52,9 @@ impl Orchestrator {
             }
         };
         for (number, work) in all {
+            if !backend && !matches!(work.kind, Kind::Snapshot { .. } | Kind::Undo(_)) {
+                continue;
+            }
             // Whoever has claimed the domain may just be at it.
             let Some(_one) = self.try_claim(work.uuid) else {
                 continue;
@@ -66,17 +76,33 @@ impl Orchestrator {
                         work.what()
                     );
                 }
-                match trouble.passes() || matches!(work.kind, Kind::Snapshot { .. }) {
-                    true => drop(waits.insert(number, text)),
-                    false => drop(waits.remove(&number)),
-                }
+                waits.insert(number, text);
             }
+        }
+    }
+
+    /// Waits for whoever does something to a domain, and thaws what is frozen.
+    pub(super) async fn come_to_an_end(self: &Arc<Self>) {
+        let claimed: Vec<_> = self.attention.lock().keys().copied().collect();
+        for uuid in claimed {
+            drop(self.claim(uuid).await);
+        }
+        self.finish_all(false).await;
+    }
+
+    /// Nobody asks for a snapshot of a domain that is not there.
+    async fn end_if_gone(&self, number: u64, work: &Work) -> Result<(), Trouble> {
+        let uuid = work.uuid;
+        match self.ask(move |h| h.domain(uuid)).await {
+            Err(Trouble::Hypervisor(HypervisorError::NoDomain(_))) => self.journal.end(number),
+            other => other.map(drop),
         }
     }
 
     async fn finish(self: &Arc<Self>, number: u64, work: Work) -> Result<(), Trouble> {
         match &work.kind {
-            Kind::Snapshot { quiesce: false, .. } => Ok(()),
+            Kind::Snapshot { quiesce: false, .. } => self.end_if_gone(number, &work).await,
+            Kind::Undo(_) => self.go_on_undoing(number, &work).await,
             Kind::Snapshot { .. } => self.thaw_again(number, &work).await,
             Kind::Revert(_) => self.go_on_reverting(number, work).await.map(drop),
             Kind::Clone(_) => self.go_on_cloning(number, work).await.map(drop),
@@ -101,6 +127,7 @@ impl Work {
     pub(super) fn what(&self) -> String {
         match &self.kind {
             Kind::Snapshot { name, .. } => format!("snapshot {name}"),
+            Kind::Undo(undo) => format!("giving up snapshot {:?}", undo.name),
             Kind::Revert(revert) => format!("revert to snapshot {}", revert.snapshot),
             Kind::Clone(clone) => format!("clone {} of snapshot {}", clone.name, clone.snapshot),
         }

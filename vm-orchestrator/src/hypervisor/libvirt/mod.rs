@@ -33,7 +33,22 @@ pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 pub struct Libvirt {
     uri: String,
     listener: Listener,
-    connection: Mutex<Option<Arc<Connect>>>,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+/// A connection that is listened to.
+struct Connection {
+    /// First: callbacks hold the connection.
+    _events: raw::Events,
+    connect: Connect,
+}
+
+impl std::ops::Deref for Connection {
+    type Target = Connect;
+
+    fn deref(&self) -> &Connect {
+        &self.connect
+    }
 }
 
 impl Libvirt {
@@ -43,8 +58,12 @@ impl Libvirt {
         virt::error::clear_error_callback();
         virt::event::event_register_default_impl().map_err(refused)?;
         let run = || {
-            while let Ok(()) = virt::event::event_run_default_impl() {}
-            log::error!("libvirt's event loop has ended: domains are looked at now and then only");
+            loop {
+                if let Err(error) = virt::event::event_run_default_impl() {
+                    log::error!("libvirt's event loop: {}", error.message());
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                }
+            }
         };
         let thread = std::thread::Builder::new().name("firn-libvirt".into());
         thread
@@ -58,7 +77,7 @@ impl Libvirt {
     }
 
     /// The connection, a new one where the old one has ended.
-    fn connection(&self) -> Result<Arc<Connect>> {
+    fn connection(&self) -> Result<Arc<Connection>> {
         let mut connection = self.connection.lock();
         if let Some(connection) = connection.as_ref()
             && connection.is_alive().unwrap_or(false)
@@ -70,8 +89,11 @@ impl Libvirt {
         let new = Connect::open(Some(&self.uri)).map_err(lost)?;
         // A driver without a daemon has none of these, and needs none.
         drop(new.set_keep_alive(KEEPALIVE, KEEPALIVE_MISSED));
-        raw::listen(&new, &self.listener).map_err(lost)?;
-        let new = Arc::new(new);
+        let events = raw::Events::listen(&new, &self.listener).map_err(lost)?;
+        let new = Arc::new(Connection {
+            _events: events,
+            connect: new,
+        });
         *connection = Some(new.clone());
         Ok(new)
     }
@@ -182,7 +204,10 @@ impl Hypervisor for Libvirt {
     }
 
     fn is_busy(&self, uuid: Uuid) -> Result<bool> {
-        self.with(uuid, |domain| Ok(domain.job_info()?.r#type != NO_JOB))
+        self.with(uuid, |domain| {
+            // libvirt tells of none that is off.
+            Ok(domain.is_active()? && domain.job_info()?.r#type != NO_JOB)
+        })
     }
 
     fn delete_snapshot(&self, uuid: Uuid, name: &str) -> Result<()> {
@@ -198,7 +223,21 @@ impl Hypervisor for Libvirt {
     }
 
     fn start(&self, uuid: Uuid) -> Result<()> {
-        self.with(uuid, Domain::create)
+        self.with(uuid, |domain| {
+            domain.create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
+        })
+    }
+
+    fn has_saved_memory(&self, uuid: Uuid) -> Result<bool> {
+        self.with(uuid, |domain| domain.has_managed_save(0))
+    }
+
+    fn image_xml(&self, image: &Path) -> Result<String> {
+        let connection = self.connection()?;
+        let path = image.display().to_string();
+        connection
+            .save_image_xml_desc(&path, 0)
+            .map_err(|error| self.told(&connection, &path, error))
     }
 
     fn destroy(&self, uuid: Uuid) -> Result<()> {

@@ -14,103 +14,134 @@ use virt::sys;
 
 type Opaque = *mut c_void;
 
-/// Has what happens to domains, and to the connection, told to a listener, until the connection is closed.
-pub(super) fn listen(connection: &Connect, listener: &Listener) -> Result<(), Error> {
-    type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, Opaque);
-    // SAFETY: libvirt's callbacks differ in what stands between the domain and the opaque pointer; it casts each to what its event has. The
-    // functions here have just the parameters of their events.
-    let lifecycle = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                c_int,
-                c_int,
-                Opaque,
-            ) -> c_int,
-            Generic,
-        >(on_lifecycle)
-    };
-    // SAFETY: as above.
-    let metadata = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                c_int,
-                *const c_char,
-                Opaque,
-            ),
-            Generic,
-        >(on_metadata)
-    };
-    // SAFETY: as above.
-    let device = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, Opaque),
-            Generic,
-        >(on_device)
-    };
-    // SAFETY: as above.
-    let job = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                sys::virTypedParameterPtr,
-                c_int,
-                Opaque,
-            ),
-            Generic,
-        >(on_job)
-    };
-    for (event, callback) in [
-        (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
-        (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata),
-        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
-        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
-        (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job),
-    ] {
-        // SAFETY: the connection is open.
-        let pointer = unsafe { connect_pointer(connection) };
-        let opaque = Box::into_raw(Box::new(listener.clone())).cast::<c_void>();
-        // SAFETY: the callback is the event's; the listener is freed by `free` when libvirt no longer calls it.
-        let id = unsafe {
-            sys::virConnectDomainEventRegisterAny(
-                pointer,
-                ptr::null_mut(),
-                event as c_int,
-                Some(callback),
-                opaque,
-                Some(free),
-            )
+/// What happens to domains, and to the connection, is told to a listener as long as this lives. Callbacks hold their connection: it
+/// would never be closed.
+pub(super) struct Events {
+    connection: Pointer,
+    ids: Vec<c_int>,
+    closes: bool,
+}
+
+/// A connection, which [`super::Connection`] has beside this.
+struct Pointer(sys::virConnectPtr);
+
+// SAFETY: libvirt's connections may be used by any thread; `virt`'s own type says so, too.
+unsafe impl Send for Pointer {}
+// SAFETY: as above.
+unsafe impl Sync for Pointer {}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // Of a connection that has ended the daemon can't be told; what is registered here goes all the same.
+        for id in &self.ids {
+            // SAFETY: the connection is not freed before this: callbacks hold it.
+            unsafe { sys::virConnectDomainEventDeregisterAny(self.connection.0, *id) };
+        }
+        if self.closes {
+            // SAFETY: as above.
+            unsafe { sys::virConnectUnregisterCloseCallback(self.connection.0, Some(on_close)) };
+        }
+    }
+}
+
+impl Events {
+    /// Listens.
+    pub(super) fn listen(connection: &Connect, listener: &Listener) -> Result<Events, Error> {
+        type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, Opaque);
+        // SAFETY: libvirt's callbacks differ in what stands between the domain and the opaque pointer; it casts each to what its event has. The
+        // functions here have just the parameters of their events.
+        let lifecycle = unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn(
+                    sys::virConnectPtr,
+                    sys::virDomainPtr,
+                    c_int,
+                    c_int,
+                    Opaque,
+                ) -> c_int,
+                Generic,
+            >(on_lifecycle)
         };
-        if id < 0 {
+        // SAFETY: as above.
+        let metadata = unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn(
+                    sys::virConnectPtr,
+                    sys::virDomainPtr,
+                    c_int,
+                    *const c_char,
+                    Opaque,
+                ),
+                Generic,
+            >(on_metadata)
+        };
+        // SAFETY: as above.
+        let device = unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, Opaque),
+                Generic,
+            >(on_device)
+        };
+        // SAFETY: as above.
+        let job = unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn(
+                    sys::virConnectPtr,
+                    sys::virDomainPtr,
+                    sys::virTypedParameterPtr,
+                    c_int,
+                    Opaque,
+                ),
+                Generic,
+            >(on_job)
+        };
+        // SAFETY: the connection is open.
+        let pointer = unsafe { connection.as_ptr() };
+        // What is registered goes again if all can't be.
+        let mut events = Events {
+            connection: Pointer(pointer),
+            ids: Vec::new(),
+            closes: false,
+        };
+        for (event, callback) in [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
+            (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job),
+        ] {
+            let opaque = Box::into_raw(Box::new(listener.clone())).cast::<c_void>();
+            // SAFETY: the callback is the event's; the listener is freed by `free` when libvirt no longer calls it.
+            let id = unsafe {
+                sys::virConnectDomainEventRegisterAny(
+                    pointer,
+                    ptr::null_mut(),
+                    event as c_int,
+                    Some(callback),
+                    opaque,
+                    Some(free),
+                )
+            };
+            if id < 0 {
+                // SAFETY: libvirt has not taken it.
+                unsafe { free(opaque) };
+                return Err(Error::last_error());
+            }
+            events.ids.push(id);
+        }
+        let opaque = Box::into_raw(Box::new(listener.clone())).cast::<c_void>();
+        // SAFETY: as for the events.
+        let registered = unsafe {
+            sys::virConnectRegisterCloseCallback(pointer, Some(on_close), opaque, Some(free))
+        };
+        if registered < 0 {
             // SAFETY: libvirt has not taken it.
             unsafe { free(opaque) };
             return Err(Error::last_error());
         }
+        events.closes = true;
+        Ok(events)
     }
-    // SAFETY: the connection is open.
-    let pointer = unsafe { connect_pointer(connection) };
-    let opaque = Box::into_raw(Box::new(listener.clone())).cast::<c_void>();
-    // SAFETY: as for the events.
-    let registered = unsafe {
-        sys::virConnectRegisterCloseCallback(pointer, Some(on_close), opaque, Some(free))
-    };
-    if registered < 0 {
-        // SAFETY: libvirt has not taken it.
-        unsafe { free(opaque) };
-        return Err(Error::last_error());
-    }
-    Ok(())
-}
-
-/// # Safety
-/// What is returned lives as long as the connection.
-unsafe fn connect_pointer(connection: &Connect) -> sys::virConnectPtr {
-    // SAFETY: the caller's.
-    unsafe { connection.as_ptr() }
 }
 
 unsafe extern "C" fn free(opaque: Opaque) {
