@@ -172,6 +172,52 @@ fn it_is_installed_upgraded_under_a_guest_and_removed() -> TestResult {
     Ok(())
 }
 
+/// From the package to a VM with hourly snapshots: what docs/operations.md says, command by command, timed.
+#[test]
+fn a_new_users_path() -> TestResult {
+    let mut host = SystemdHost::boot()?;
+    let deb = package(&host)?;
+    let image = guest::image()?.display().to_string();
+    host.must(&["systemctl", "start", "libvirtd.service"])?;
+    let xml = "firn vdisk xml system --domain shop --memory 512M --emulated > /tmp/shop.xml";
+    let policy = "virsh metadata shop urn:firn:policy --key firn-policy --live --config --set \
+        \"<policy><schedule name='often' every='2s' keep-last='3'/></policy>\"";
+    let commands = [
+        &format!("dpkg -i {deb}"),
+        "firn store init /var/lib/firn/store",
+        "systemctl start firn-vhost-backend",
+        &format!("firn vdisk import {image} system"),
+        xml,
+        "virsh define /tmp/shop.xml",
+        "virsh start shop",
+        policy,
+    ];
+    let began = Instant::now();
+    for command in commands {
+        let began = Instant::now();
+        host.must(&[
+            "env",
+            "LIBVIRT_DEFAULT_URI=qemu:///system",
+            "sh",
+            "-c",
+            command,
+        ])?;
+        println!("{:5.1} s  {command}", began.elapsed().as_secs_f32());
+    }
+    host.wait_for("a snapshot by schedule", |host| {
+        host.must(&["firn", "snapshot", "list", "system"])
+            .is_ok_and(|list| list.contains("often-"))
+    })?;
+    println!(
+        "protected after {:.1} s and {} commands",
+        began.elapsed().as_secs_f32(),
+        commands.len()
+    );
+    let doctor = host.must(&["firn", "doctor"])?;
+    println!("{doctor}");
+    Ok(())
+}
+
 #[test]
 fn what_its_units_promise() -> TestResult {
     let mut host = SystemdHost::boot()?;

@@ -230,9 +230,12 @@ impl LibvirtHost {
     /// Ends libvirtd; guests go on.
     pub fn stop_libvirtd(&mut self) -> io::Result<()> {
         self.must(&["pkill", "-x", "libvirtd"])?;
-        self.wait_for("libvirtd's end", |host| {
-            host.must(&["pgrep", "-x", "libvirtd"]).is_err()
-        })
+        let gone = |host: &mut Self| host.must(&["pgrep", "-x", "libvirtd"]).is_err();
+        if self.wait_for("libvirtd's end", gone).is_err() {
+            // Now and then it waits for a thread of its own for ever: systemd would do the same.
+            self.must(&["pkill", "-KILL", "-x", "libvirtd"])?;
+        }
+        self.wait_for("libvirtd's end", gone)
     }
 
     fn wait_for(

@@ -15,7 +15,7 @@ const AGAIN: Duration = Duration::from_millis(4);
 /// How long a look at everything waits for the look at one domain.
 const PATIENT: Duration = Duration::from_secs(1);
 /// Longest pause between these.
-const AGAIN_MAX: Duration = Duration::from_millis(20);
+const AGAIN_MAX: Duration = Duration::from_millis(8);
 
 /// What comes after a look.
 enum Next {
@@ -138,7 +138,11 @@ impl Orchestrator {
                 others: read::has_other_vdisks(&xml, &run),
                 busy,
                 new,
-                request: h.metadata(uuid, metadata::REQUEST)?,
+                // One that waits to run again is not held up for it.
+                request: match paused {
+                    true => None,
+                    false => h.metadata(uuid, metadata::REQUEST)?,
+                },
                 info,
             })
         })
