@@ -254,7 +254,8 @@ impl Orchestrator {
                 Err(trouble) if trouble.kind() == Some(ErrorKind::NotFound) => continue,
                 other => other?,
             };
-            if vdisk.attached.is_some() && !is_used_by(vdisk.domain.as_ref(), &seen.info) {
+            // What libvirt's hook has said of a start counts: another domain may name the same vDisk, and wait for it.
+            if vdisk.attached.is_some() && !is_somebodys(vdisk.domain.as_ref()) {
                 record(&mut backend, &disk.vdisk, &seen.info, Use::Running, None).await?;
             }
         }
@@ -262,8 +263,8 @@ impl Orchestrator {
     }
 }
 
-fn is_used_by(domain: Option<&DomainUse>, info: &DomainInfo) -> bool {
-    domain.is_some_and(|domain| domain.uuid == info.uuid && domain.state == Use::Running)
+fn is_somebodys(domain: Option<&DomainUse>) -> bool {
+    domain.is_some_and(|domain| domain.state == Use::Running)
 }
 
 async fn record(

@@ -171,6 +171,9 @@ impl Orchestrator {
             // Those that are quick have been looked at by then.
             drop(tokio::time::timeout(PATIENT, self.claim(domain.uuid)).await);
         }
+        let is_there = |uuid: &Uuid| domains.iter().any(|domain| domain.uuid == *uuid);
+        self.policies.lock().retain(|uuid, _| is_there(uuid));
+        self.problems.lock().retain(|uuid, _| is_there(uuid));
         if let Err(trouble) = self.forget(&domains).await {
             log::debug!("what libvirt has deleted: {trouble}");
         }
