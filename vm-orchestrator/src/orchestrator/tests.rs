@@ -530,9 +530,10 @@ async fn a_domain_that_was_started_meanwhile_is_left_alone() {
         host.simulation.world.lock().calls - before
     };
     for fails in [Fails::Before, Fails::After] {
-        let mut world = host.simulation.world.lock();
-        world.fault = Some((world.calls + calls - 1, fails));
-        drop(world);
+        {
+            let mut world = host.simulation.world.lock();
+            world.fault = Some((world.calls + calls - 1, fails));
+        }
         let refused = host
             .orchestrator()
             .revert("shop", &back(true, None))
