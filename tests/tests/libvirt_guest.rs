@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use firn_tests::guest;
-use firn_tests::libvirt::{FirnHost, GuestSpec, LibvirtGuest};
+use firn_tests::libvirt::{FirnHost, LibvirtGuest, Load};
 use firn_tests::steps::Steps;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -86,12 +86,9 @@ fn a_disk_of_another_instant_than_the_memory_is_noticed() -> TestResult {
     let _turn = turn();
     let (host, mut guest) = with_guest(&["system", "data"])?;
     let libvirt = &host.libvirt;
-    let program = guest.install(libvirt, Path::new(env!("CARGO_BIN_EXE_firn-guest-pattern")))?;
-    guest.must(
-        &format!("{program} /dev/vdb {DATA_MIB} /run/progress >/run/said 2>&1 & until [ -s /run/progress ]; do sleep 0.1; done"),
-        30 * SECOND,
-    )?;
-    wait_for_passes(&mut guest, 2)?;
+    let pattern = Path::new(env!("CARGO_BIN_EXE_firn-guest-pattern"));
+    let load = Load::start(&host, &mut guest, pattern, "/dev/vdb", DATA_MIB)?;
+    load.wait_for_passes(&mut guest, 2)?;
 
     let memory = libvirt.dir().join("memory");
     guest.disconnect();
@@ -102,21 +99,21 @@ fn a_disk_of_another_instant_than_the_memory_is_noticed() -> TestResult {
     host.firn(&[&export[..], &["--snapshot", "then"]].concat())?;
     let then = Steps::check(&disk, DATA_MIB << 20)?.step();
     guest.restore(libvirt, &memory)?;
-    wait_for_passes(&mut guest, 2)?;
+    load.wait_for_passes(&mut guest, 2)?;
     guest.destroy(libvirt)?;
 
     for vdisk in ["system", "data"] {
         host.firn(&["vdisk", "revert", vdisk, "then", "--discard"])?;
     }
     guest.restore(libvirt, &memory)?;
-    let now = wait_for_passes(&mut guest, 2)?;
+    let now = load.wait_for_passes(&mut guest, 2)?;
     println!("step {then} in the snapshot, {now} after the revert");
     guest.assert_no_io_errors()?;
     guest.destroy(libvirt)?;
 
     host.firn(&["vdisk", "revert", "system", "then", "--discard"])?;
     guest.restore(libvirt, &memory)?;
-    let wrong = wait_for_passes(&mut guest, 2).err();
+    let wrong = load.wait_for_passes(&mut guest, 2).err();
     let wrong = wrong.ok_or("the guest has not noticed that its disk is ahead")?;
     println!("{wrong}");
     assert!(wrong.to_string().contains("WRONG"), "{wrong}");
@@ -154,46 +151,11 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until the load has read its whole disk so many times more; the step it is at.
-fn wait_for_passes(guest: &mut LibvirtGuest, count: u64) -> Result<u64, Box<dyn Error>> {
-    let began = Instant::now();
-    let mut until = None;
-    loop {
-        let said = guest.must("cat /run/progress", 30 * SECOND)?;
-        let words: Vec<&str> = said.split_whitespace().collect();
-        let ["step", step, "passes", passes] = words[..] else {
-            return Err(said.into());
-        };
-        let (step, passes): (u64, u64) = (step.parse()?, passes.parse()?);
-        if passes >= *until.get_or_insert(passes + count) {
-            return Ok(step);
-        }
-        if began.elapsed() > 60 * SECOND {
-            return Err(format!("too slow: {said}").into());
-        }
-        std::thread::sleep(SECOND / 5);
-    }
-}
-
 /// A host that serves vDisks (the first one bootable), and a guest on them that is up.
 fn with_guest(vdisks: &[&str]) -> Result<(FirnHost, LibvirtGuest), Box<dyn Error>> {
     let mut host = FirnHost::start()?;
     host.serve()?;
-    let image = guest::image()?.display().to_string();
-    host.firn(&["vdisk", "import", &image, vdisks[0]])?;
-    for vdisk in &vdisks[1..] {
-        host.firn(&["vdisk", "create", vdisk, &format!("{DATA_MIB}M")])?;
-    }
-    let spec = GuestSpec {
-        name: "guest",
-        vdisks,
-        vcpus: 2,
-        uefi: false,
-    };
-    let mut guest = LibvirtGuest::define(&host.libvirt, &spec)?;
-    let began = Instant::now();
-    guest.start(&host.libvirt)?;
-    println!("up in {:.1} s", began.elapsed().as_secs_f32());
+    let guest = host.boot_guest(vdisks, DATA_MIB)?;
     Ok((host, guest))
 }
 

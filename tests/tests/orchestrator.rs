@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use firn_tests::guest;
-use firn_tests::libvirt::{FirnHost, GuestSpec, LibvirtGuest, Load};
+use firn_tests::libvirt::{FirnHost, LibvirtGuest, Load};
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -562,18 +561,6 @@ fn with_guest(vdisks: &[&str]) -> Result<(FirnHost, LibvirtGuest), Box<dyn Error
     let mut host = FirnHost::start()?;
     host.serve()?;
     host.orchestrate()?;
-    let image = guest::image()?.display().to_string();
-    host.firn(&["vdisk", "import", &image, vdisks[0]])?;
-    for vdisk in &vdisks[1..] {
-        host.firn(&["vdisk", "create", vdisk, &format!("{DATA_MIB}M")])?;
-    }
-    let spec = GuestSpec {
-        name: "guest",
-        vdisks,
-        vcpus: 2,
-        uefi: false,
-    };
-    let mut guest = LibvirtGuest::define(&host.libvirt, &spec)?;
-    guest.start(&host.libvirt)?;
+    let guest = host.boot_guest(vdisks, DATA_MIB)?;
     Ok((host, guest))
 }

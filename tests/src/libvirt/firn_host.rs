@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::LibvirtHost;
+use super::{GuestSpec, LibvirtGuest, LibvirtHost};
+use crate::guest;
 use crate::guest::BOOT;
 use crate::server::Binaries;
 
@@ -80,6 +81,25 @@ impl FirnHost {
             backend.wait()?;
         }
         Ok(())
+    }
+
+    /// Makes vDisks (the first one bootable, the others of so many MiB), and a guest on them that is up.
+    pub fn boot_guest(&self, vdisks: &[&str], mib: u64) -> Result<LibvirtGuest> {
+        let (system, others) = vdisks.split_first().ok_or("a guest needs a vDisk")?;
+        let image = guest::image()?.display().to_string();
+        self.firn(&["vdisk", "import", &image, system])?;
+        for vdisk in others {
+            self.firn(&["vdisk", "create", vdisk, &format!("{mib}M")])?;
+        }
+        let spec = GuestSpec {
+            name: "guest",
+            vdisks,
+            vcpus: 2,
+            uefi: false,
+        };
+        let mut guest = LibvirtGuest::define(&self.libvirt, &spec)?;
+        guest.start(&self.libvirt)?;
+        Ok(guest)
     }
 
     /// Kills the backend.
