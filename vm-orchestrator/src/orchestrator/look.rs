@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 /// Between two looks at a domain whose snapshot libvirt is still at, after something has happened: it may be about to end.
 const AGAIN: Duration = Duration::from_millis(4);
-/// How long a look at everything waits for the look at one domain.
-const PATIENT: Duration = Duration::from_secs(1);
 /// Longest pause between these.
 const AGAIN_MAX: Duration = Duration::from_millis(8);
+/// How long a look at everything waits for the look at one domain.
+const PATIENT: Duration = Duration::from_secs(1);
 
 /// What comes after a look.
 enum Next {

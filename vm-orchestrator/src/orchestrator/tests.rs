@@ -559,6 +559,8 @@ async fn a_domain_that_was_started_meanwhile_is_left_alone() {
             "old memory over new disks"
         );
         assert_eq!(host.orchestrator().journal.all().unwrap(), []);
+        let waits = host.orchestrator().waits.lock().len();
+        assert_eq!(waits, 0, "what is given up waits for nothing");
         host.shop(|shop| shop.info.state = DomainState::Running);
     }
 }

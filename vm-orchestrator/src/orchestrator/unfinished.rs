@@ -76,7 +76,15 @@ impl Orchestrator {
                         work.what()
                     );
                 }
-                waits.insert(number, text);
+                // What is given up waits for nothing, and its number may be given again.
+                match self
+                    .journal
+                    .all()
+                    .is_ok_and(|all| all.iter().any(|(n, _)| *n == number))
+                {
+                    true => drop(waits.insert(number, text)),
+                    false => drop(waits.remove(&number)),
+                }
             }
         }
     }
